@@ -1,0 +1,86 @@
+"""`compilekit apply`: run a recipe's sample before and after, and save the images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compilekit.cli.shared import JsonOption, PluginOption, RecipeArgument
+from compilekit.errors import CompilekitError, UsageError
+
+if TYPE_CHECKING:
+    from compilekit.report import Report
+
+
+def run(
+    recipe: RecipeArgument,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model's folder or hub id; left out, the recipe's own."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where images and the report go.")
+    ] = Path("compilekit-out"),
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Apply a recipe to a model in this process; save before and after images and a report.
+
+    Exit code 1 when a step fails or a budget is broken; the report is saved all the same.
+    """
+    _prepare(output)
+    from compilekit.api import apply
+    from compilekit.host import load_host
+
+    try:
+        applied = apply(recipe, model, host=load_host(plugin or []))
+    except CompilekitError as error:
+        if error.report is not None:
+            _show(error.report, output, as_json=json)
+        raise
+    saved = _save_images(applied.before, applied.after, output)
+    _show(applied.report, output, as_json=json)
+    if not json:
+        typer.echo(f"saved in {output}: {', '.join([*saved, 'report.json'])}")
+
+
+def _prepare(output: Path) -> None:
+    """Find out now, and not after an hour, whether anything can be written there."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".compilekit-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--output {output}: cannot write there: {error.strerror}") from error
+
+
+def _save_images(before: Any, after: Any, output: Path) -> list[str]:
+    from compilekit.measure.images import comparison, grid, to_pil
+    from compilekit.sample import images_of
+
+    old, new = images_of(before), images_of(after)
+    if old is None or new is None:
+        return []
+    pictures = {
+        "before.png": grid(to_pil(old)),
+        "after.png": grid(to_pil(new)),
+        "comparison.png": comparison(old, new),
+    }
+    for name, picture in pictures.items():
+        picture.save(output / name)
+    return list(pictures)
+
+
+def _show(report: Report, output: Path, *, as_json: bool) -> None:
+    report.save(output / "report.json")
+    if as_json:
+        sys.stdout.write(report.to_json())
+        return
+    from compilekit.report.table import print_report
+
+    print_report(report)

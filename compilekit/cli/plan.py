@@ -1,0 +1,33 @@
+"""`compilekit plan`: check a recipe, and show what it would do."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from compilekit.cli.shared import JsonOption, PluginOption, RecipeArgument, print_json
+
+
+def run(
+    recipe: RecipeArgument,
+    purpose: Annotated[
+        Literal["apply", "build"], typer.Option("--for", help="What the plan is for.")
+    ] = "apply",
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Check a recipe against the installed plugins. Loads no torch and no weights.
+
+    Every mistake is reported, with file, line and column; exit code 2.
+    """
+    from compilekit.host import load_host
+    from compilekit.plan import plan
+
+    checked = plan(recipe, host=load_host(plugin or []), for_=purpose)
+    if json:
+        print_json({**checked.to_dict(), "digest": checked.digest})
+    else:
+        sys.stdout.write(f"{checked}\n")

@@ -1,0 +1,254 @@
+"""The engine: runs a plan on a model, under instruments, and reports what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compilekit import environment
+from compilekit.errors import CompilekitError, NoMatchError, VerificationError
+from compilekit.host import Host
+from compilekit.instruments import (
+    CheckClaims,
+    Instrument,
+    KeepState,
+    Memory,
+    Verify,
+    model_bytes,
+)
+from compilekit.measure.images import psnr, ssim
+from compilekit.model import EntryPoint, Model
+from compilekit.order import overlap
+from compilekit.plan import Plan
+from compilekit.progress import Progress
+from compilekit.recording import Recording, record, run_call
+from compilekit.report import EndToEnd, Measurement, Report, StepReport
+from compilekit.sample import images_of
+from compilekit.saving import guard_saving
+from compilekit.steps import ALL_COMPONENTS, Device, PlannedStep, Purpose, StepResult
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves: the report, and the sample's output before and after."""
+
+    report: Report
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a running step may ask for: `compilekit.steps.StepContext`, implemented."""
+
+    step: PlannedStep
+    components: tuple[str, ...]
+    device: Device
+    purpose: Purpose
+    _run: Run
+
+    def replay(self, component: str) -> int:
+        """Run the recorded calls of a component or entry point, in the order of the sample."""
+        return self._run.replay(component)
+
+    def progress(self, message: str) -> None:
+        """Show what the step is doing now."""
+        self._run.progress.say(self._run.title(self.step), message)
+
+
+class Run:
+    """One run of a plan on a model."""
+
+    def __init__(
+        self, plan: Plan, model: Model, host: Host, sample: Mapping[str, Any], progress: Progress
+    ) -> None:
+        self.plan = plan
+        self.model = model
+        self.host = host
+        self.sample = sample
+        self.progress = progress
+        self._recording = Recording()
+        self._late: list[tuple[StepReport, StepResult]] = []
+        self._unfit: dict[str, str] = {}
+        self.report = Report(
+            recipe=plan.recipe.name,
+            digest=plan.digest,
+            device=plan.device,
+            reference=plan.recipe.verify.reference,
+            environment=environment.describe(plan.device),
+            parameter_bytes=model_bytes(model),
+        )
+
+    def execute(self) -> Outcome:
+        """Run the plan; an error carries the report of what was done before it."""
+        try:
+            return self._execute()
+        except CompilekitError as error:
+            error.report = self.report
+            raise
+
+    def _execute(self) -> Outcome:
+        first = [step for step in self.plan.steps if "results" in step.effects.changes]
+        rest = [step for step in self.plan.steps if step not in first]
+        titles = {name: str(plugin) for name, plugin in self.host.plugins.items()}
+        around: list[Instrument] = [
+            KeepState(),
+            CheckClaims(self.model, titles),
+            Memory(self.model),
+        ]
+        for step in first:
+            self._step(step, around)
+        before, seconds_before = self._record()
+        with self.progress.stage("float32 reference, and times before the first step"):
+            verify = Verify(self.model, self._recording, rest, titles, upcast=self._upcasts())
+        self.report.baseline = verify.baseline
+        for step in rest:
+            self._step(step, [*around, verify])
+        after, seconds_after = self._rerun()
+        with self.progress.stage("final check"):
+            self.report.final = verify.final()
+        self.report.end_to_end = _end_to_end(before, after, seconds_before, seconds_after)
+        self.report.not_savable = guard_saving(self.model, self.plan.steps, self._unfit)
+        self._gate()
+        return Outcome(self.report, before, after)
+
+    def _upcasts(self) -> bool:
+        return self.plan.recipe.verify.reference == "float32"
+
+    def title(self, step: PlannedStep) -> str:
+        """How progress names a step."""
+        where = ", ".join(step.components).replace(ALL_COMPONENTS, "the pipeline")
+        return f"[{step.index + 1}/{len(self.plan.steps)}] {step.name}: {where}"
+
+    def replay(self, component: str) -> int:
+        """Run the recorded calls of a component or entry point, in the order of the sample."""
+        named = [
+            call
+            for name, calls in self._recording.calls.items()
+            if overlap(component, name)
+            for call in calls
+        ]
+        for call in sorted(named, key=lambda call: call.index):
+            run_call(self.model.entry_point(call.entry), call)
+        return len(named)
+
+    def _record(self) -> tuple[Any, float]:
+        with self.progress.stage("recording the sample"):
+            self._run_sample()  # the first run pays for lazy set-up, and is not timed
+            start = time.perf_counter()
+            self._recording, output = record(self._to_record(), self._run_sample)
+            seconds = time.perf_counter() - start
+        for name, count in self._recording.dropped.items():
+            self.report.warnings.append(
+                f"{name} is called in more ways than are kept: {count} calls were not recorded"
+            )
+        return output, seconds
+
+    def _run_sample(self) -> Any:
+        return self.model.run(self.sample, self.plan.recipe.seed)
+
+    def _to_record(self) -> list[EntryPoint]:
+        """The entry points of everything that a step names, and the denoisers."""
+        named = [name for step in self.plan.steps for name in self._components(step)]
+        entries = {
+            entry.name: entry
+            for name in [*named, *self.model.denoisers]
+            for entry in self.model.entry_points(name)
+        }
+        return list(entries.values())
+
+    def _components(self, step: PlannedStep) -> tuple[str, ...]:
+        return tuple(self.model.modules) if ALL_COMPONENTS in step.components else step.components
+
+    def _step(self, step: PlannedStep, instruments: Sequence[Instrument]) -> None:
+        row = StepReport(
+            index=step.index,
+            name=step.name,
+            components=list(self._components(step)),
+            changes=sorted(step.effects.changes),
+            budget=step.budget,
+        )
+        context = Context(
+            step, self._components(step), self.plan.device, self.plan.purpose, _run=self
+        )
+        with self.progress.stage(self.title(step)):
+            for instrument in instruments:
+                instrument.before(step)
+            start = time.perf_counter()
+            try:
+                result = self.host.optimize_model(step, self.model, context)
+            except BaseException:
+                for instrument in reversed(instruments):
+                    instrument.failed()
+                raise
+            row.seconds = time.perf_counter() - start
+            _note(row, result)
+            self.report.steps.append(row)
+            self._late.append((row, result))
+            self._unfit |= {name: f"{step.key} {why}" for name, why in result.not_savable.items()}
+            for instrument in instruments:
+                instrument.after(step, result, row)
+            _check_match(step, row)
+
+    def _rerun(self) -> tuple[Any, float]:
+        with self.progress.stage("running the sample again"):
+            self._run_sample()
+            start = time.perf_counter()
+            output = self._run_sample()
+            seconds = time.perf_counter() - start
+        for row, result in self._late:
+            if result.late_details is not None:
+                row.details.update(result.late_details())
+        return output, seconds
+
+    def _gate(self) -> None:
+        """The recipe's own budgets, for the state that the user gets."""
+        verify = self.plan.recipe.verify
+        problems = [
+            f"{m.entry}: relative error {m.error:.2g} is over max_relative_error "
+            f"{verify.max_relative_error:.2g}"
+            for m in self.report.final
+            if verify.max_relative_error is not None and m.error > verify.max_relative_error
+        ]
+        end = self.report.end_to_end
+        for name, floor in (("psnr", verify.min_psnr), ("ssim", verify.min_ssim)):
+            value = getattr(end, name)
+            if floor is not None and value is None:
+                problems.append(f"min_{name} is set, and the sample gives no images")
+            elif floor is not None and not value >= floor:
+                problems.append(
+                    f"{name} of the images is {value:.4g}, under min_{name} {floor:.4g}"
+                )
+        if problems:
+            raise VerificationError("the finished model is out of budget: " + "; ".join(problems))
+
+
+def _note(row: StepReport, result: StepResult) -> None:
+    row.matched = {name: list(found) for name, found in result.matched.items()}
+    row.changed = {name: list(found) for name, found in result.changed.items()}
+    row.skipped = dict(result.skipped)
+    row.details = dict(result.details)
+
+
+def _check_match(step: PlannedStep, row: StepReport) -> None:
+    if any(row.matched.values()) or step.allow_no_match:
+        return
+    left = "; ".join(f"{name}: {reason}" for name, reason in list(row.skipped.items())[:5])
+    why = f" Left alone: {left}." if left else ""
+    raise NoMatchError(
+        f"{step.key} matched nothing in {', '.join(row.components)}.{why} "
+        "If that is meant, say `allow_no_match: true`"
+    )
+
+
+def _end_to_end(before: Any, after: Any, seconds_before: float, seconds_after: float) -> EndToEnd:
+    result = EndToEnd(seconds_before=seconds_before, seconds_after=seconds_after)
+    old, new = images_of(before), images_of(after)
+    if old is not None and new is not None and old.shape == new.shape:
+        result.psnr, result.ssim = psnr(old, new), ssim(old, new)
+    return result
+
+
+__all__ = ["Measurement", "Outcome", "Run"]

@@ -1,0 +1,278 @@
+"""The host: holds the plugins, calls exactly one per step, and says who is to blame."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from pydantic import BaseModel
+
+from compilekit import hookspecs
+from compilekit.discovery import Plugin, file_plugin, installed_plugins, refuse_duplicates
+from compilekit.errors import (
+    CompilekitError,
+    PluginContractError,
+    PluginError,
+    PluginLoadError,
+    StepError,
+)
+from compilekit.hookspecs import PROJECT
+from compilekit.steps import (
+    CHANGES,
+    DEVICES,
+    Device,
+    Effects,
+    Options,
+    PlannedStep,
+    Purpose,
+    StepDescription,
+    StepResult,
+)
+
+if TYPE_CHECKING:
+    from compilekit.model import Model
+    from compilekit.steps import StepContext
+
+
+def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> Host:
+    """Find and load the plugins.
+
+    plugins: files of plugins to add without installing them. A bad one raises here; a bad
+        installed one raises only when a recipe uses it.
+    installed: whether to load what installed distributions bring.
+
+    >>> import compilekit as ck
+    >>> host = ck.load_host()
+    >>> host.descriptions["channels_last"].help
+    'Store convolution weights channels last, as fast convolutions want them.'
+    """
+    found = installed_plugins() if installed else []
+    added = [file_plugin(Path(path)) for path in plugins]
+    host = Host(refuse_duplicates([*found, *added]))
+    for plugin in added:
+        loaded = host.plugins[plugin.name]
+        if loaded.error:
+            message = f"plugin {loaded}: {loaded.error}"
+            raise PluginLoadError(message)
+    return host
+
+
+class Host:
+    """The loaded plugins. Make one with `load_host`, and pass it on."""
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._hooks = tuple(
+            name
+            for name in vars(hookspecs)
+            if isinstance(getattr(self._manager.hook, name, None), pluggy.HookCaller)
+        )
+        self._plugins = {plugin.name: self._register(plugin) for plugin in plugins}
+        self._manager.check_pending()
+        self._descriptions: dict[str, StepDescription] = {}
+        # Only now, with all of them registered, do the wrappers around `describe` all run.
+        for name, plugin in self._plugins.items():
+            self._plugins[name] = self._describe(plugin)
+
+    @property
+    def plugins(self) -> Mapping[str, Plugin]:
+        """Every plugin that was found, by name; the broken ones say why."""
+        return MappingProxyType(self._plugins)
+
+    @property
+    def descriptions(self) -> Mapping[str, StepDescription]:
+        """The steps that a recipe may use, by name."""
+        return MappingProxyType(self._descriptions)
+
+    def describe(self, name: str) -> StepDescription:
+        """The description of a step; raises if there is no such step or it is broken."""
+        if name not in self._descriptions:
+            raise self.missing(name)
+        return self._descriptions[name]
+
+    def missing(self, name: str) -> PluginError:
+        """Why there is no step of this name, as an error to raise or to show."""
+        plugin = self._plugins.get(name)
+        if plugin is not None and plugin.kind == "broken":
+            return PluginLoadError(f"plugin {plugin} cannot be used: {plugin.error}")
+        if plugin is not None:
+            return PluginError(f'"{name}" is an observer, not a step: it describes nothing')
+        near = difflib.get_close_matches(name, self._descriptions, n=2)
+        guess = " or ".join(f'"{match}"' for match in near)
+        hint = f"Did you mean {guess}?" if near else f"The steps are {self._names()}."
+        return PluginError(f'no plugin brings a step "{name}". {hint}')
+
+    def effects(self, name: str, options: Options, device: Device) -> Effects:
+        """Ask a step what it does with these options, and check the answer."""
+        answer = self._ask(name, "effects", self.describe(name).effects, options, device)
+        if not isinstance(answer, Effects):
+            message = f"plugin {self._plugins[name]}: effects returned {_shown(answer)}"
+            raise PluginContractError(message)
+        unknown = sorted(set(answer.changes) - set(CHANGES))
+        if unknown or not answer.changes:
+            shown = f'"{unknown[0]}"' if unknown else "nothing"
+            message = f"its effects change {shown}, and must name some of {', '.join(CHANGES)}"
+            raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
+        return answer
+
+    def objections(
+        self, name: str, options: Options, device: Device | None, purpose: Purpose
+    ) -> list[str]:
+        """Why these options make no sense for a device or purpose, as the step sees it."""
+        check = self.describe(name).check
+        if check is None or device is None:
+            return []
+        return list(self._ask(name, "check", check, options, device, purpose))
+
+    def _ask(self, name: str, what: str, function: Callable[..., Any], *arguments: object) -> Any:
+        """Call a function of a description; what it raises is the plugin's fault."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raised = f"{what} raised {type(error).__name__}: {error}"
+            message = f"plugin {self._plugins[name]}: {raised}"
+            raise PluginContractError(message) from error
+
+    def optimize_model(self, step: PlannedStep, model: Model, context: StepContext) -> StepResult:
+        """Call the step's plugin, under the wrappers of all others, and check its answer."""
+        arguments = {"model": model, "options": step.options, "context": context}
+        result = self._call(step.name, "optimize_model", step.key, **arguments)
+        if isinstance(result, StepResult):
+            return result
+        raise PluginContractError(
+            f"{step.key}: plugin {self._blame_answer(step.name, 'optimize_model')}: "
+            f"optimize_model returned {_shown(result)}, not a StepResult"
+        )
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self._descriptions)) or "none: no plugin is installed"
+
+    def _register(self, plugin: Plugin) -> Plugin:
+        if plugin.module is None:
+            return plugin
+        try:
+            self._manager.register(plugin.module, name=plugin.name)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            if self._manager.has_plugin(plugin.name):
+                self._manager.unregister(name=plugin.name)
+            return plugin.broken(" ".join(str(error).split()))
+        reason = self._misuse(plugin)
+        if reason:
+            self._manager.unregister(name=plugin.name)
+            return plugin.broken(reason)
+        return plugin
+
+    def _misuse(self, plugin: Plugin) -> str:
+        """Why the hooks of a registered plugin make no sense; empty if they do."""
+        callers = self._manager.get_hookcallers(plugin.module) or []
+        if not callers:
+            return "it implements no hook; mark its functions with @compilekit.hookimpl"
+        for caller in callers:
+            own = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
+            if not caller.has_spec() and not all(impl.optionalhook for impl in own):
+                near = difflib.get_close_matches(caller.name, self._hooks, n=1)
+                hint = f'Did you mean "{near[0]}"?' if near else f"Hooks: {', '.join(self._hooks)}."
+                return f'there is no hook "{caller.name}". {hint}'
+            if len(own) > 1:
+                return f"it implements the hook {caller.name} twice"
+        steps = {name for name in self._hooks if self._implements(plugin, name)}
+        if steps and not {"describe", "optimize_model"} <= steps:
+            lacks = {"describe", "optimize_model"} - steps
+            return f"it implements {', '.join(sorted(steps))} and not {', '.join(sorted(lacks))}"
+        return ""
+
+    def _implements(self, plugin: Plugin, hook: str) -> bool:
+        """Whether the plugin answers a hook itself, not only wraps it."""
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        return any(impl.plugin is plugin.module and not _wraps(impl) for impl in impls)
+
+    def _describe(self, plugin: Plugin) -> Plugin:
+        if plugin.module is None:
+            return plugin
+        if not self._implements(plugin, "describe"):
+            return replace(plugin, kind="observer")
+        try:
+            description = self._call(plugin.name, "describe")
+        except CompilekitError as error:
+            reason = str(error)
+        else:
+            reason = _bad_description(description)
+        if reason:
+            self._manager.unregister(name=plugin.name)
+            return plugin.broken(reason)
+        self._descriptions[plugin.name] = description
+        return plugin
+
+    def _call(self, name: str, hook: str, where: str = "", **arguments: object) -> Any:
+        """Call one plugin's implementation of a hook, and every other plugin's wrapper."""
+        others = [
+            impl.plugin
+            for impl in getattr(self._manager.hook, hook).get_hookimpls()
+            if impl.plugin_name != name and not _wraps(impl)
+        ]
+        caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
+        try:
+            return caller(**arguments)
+        except CompilekitError:
+            raise
+        except Exception as error:
+            culprit = self._culprit(error, name)
+            at = f"{where}: " if where else ""
+            raise StepError(
+                f"{at}plugin {culprit}: {hook} raised {type(error).__name__}: {error}"
+            ) from error
+
+    def _culprit(self, error: Exception, name: str) -> str:
+        """The plugin whose code is nearest to where the error came from."""
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        for frame in reversed(frames):
+            module = frame.f_globals.get("__name__", "")
+            for other, candidate in self._manager.list_name_plugin():
+                top = getattr(candidate, "__name__", None)
+                if top and (module == top or module.startswith(f"{top}.")):
+                    return str(self._plugins[other])
+        return str(self._plugins[name])
+
+    def _blame_answer(self, name: str, hook: str) -> str:
+        """Who may have made a hook's answer: the step's plugin, and every wrapper around it."""
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        around = [
+            str(self._plugins[i.plugin_name]) for i in impls if _wraps(i) and i.plugin_name != name
+        ]
+        also = f" (or a wrapper around it: {', '.join(around)})" if around else ""
+        return f"{str(self._plugins[name])}{also}"
+
+
+def _wraps(impl: pluggy.HookImpl) -> bool:
+    return impl.wrapper or impl.hookwrapper
+
+
+def _shown(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _bad_description(description: object) -> str:
+    """Why an answer of `describe` cannot be used; empty if it can."""
+    if not isinstance(description, StepDescription):
+        return f"describe returned {_shown(description)}, not a StepDescription"
+    options = description.options
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        return "describe: options must be a class derived from compilekit.Options"
+    if options.model_config.get("extra") != "forbid":
+        return 'describe: the options model must forbid unknown keys (extra="forbid")'
+    reserved = sorted({"components", "allow_no_match", "budget"} & set(options.model_fields))
+    if reserved:
+        return f"describe: the option name {reserved[0]} is reserved for every step"
+    unknown = sorted(description.targets - set(DEVICES))
+    if unknown:
+        return f'describe: "{unknown[0]}" is no target; targets are {", ".join(DEVICES)}'
+    if not description.budget > 0:
+        return f"describe: the budget must be above 0, not {description.budget}"
+    return ""

@@ -1,0 +1,186 @@
+"""From a recipe's `model:` to a pipeline in memory, with everything cheap checked first."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compilekit.environment import installed_version
+from compilekit.errors import MachineError, ModelError, Problem, RecipeError, UsageError
+from compilekit.steps import ALL_COMPONENTS
+
+if TYPE_CHECKING:
+    from compilekit.errors import Location
+    from compilekit.model import Model
+    from compilekit.plan import Plan
+    from compilekit.recipe import ModelSource
+    from compilekit.steps import Device
+
+INDEX = "model_index.json"
+
+
+def check_machine(plan: Plan) -> None:
+    """Look whether the packages and the device that a plan needs are here."""
+    lacks = []
+    for step in plan.steps:
+        missing = [name for name in step.description.packages if not installed_version(name)]
+        if missing:
+            extra = step.description.extra
+            how = f'pip install "{extra}"' if extra else f"pip install {' '.join(missing)}"
+            lacks.append(f"{step.key} needs {', '.join(missing)}: {how}")
+    if lacks:
+        raise MachineError("\n".join(lacks))
+    import torch
+
+    device = plan.device
+    if device == "cpu":
+        return
+    module = getattr(torch, device, None)
+    if module is None or not module.is_available():
+        raise MachineError(
+            f'the recipe\'s target is "{device}", and torch {torch.__version__} '
+            "sees no such device here"
+        )
+
+
+def check_components(plan: Plan, known: Iterable[str], owner: str) -> None:
+    """Look whether a pipeline has the components that the steps name."""
+    from compilekit.model import no_component
+
+    names = set(known)
+    problems = [
+        Problem(_where(plan, index, at), step.key, no_component(name.split(".")[0], owner, names))
+        for index, step in enumerate(plan.steps)
+        for at, name in enumerate(step.components)
+        if name != ALL_COMPONENTS and name.split(".")[0] not in names
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def check_entry_points(plan: Plan, model: Model) -> None:
+    """Look whether the model has every component and entry point that the steps name."""
+    check_components(plan, model.modules, type(model.subject).__name__)
+    problems = []
+    for index, step in enumerate(plan.steps):
+        for at, name in enumerate(step.components):
+            if name == ALL_COMPONENTS:
+                continue
+            try:
+                model.entry_point(name)
+            except ModelError as error:
+                problems.append(Problem(_where(plan, index, at), step.key, str(error)))
+    if problems:
+        raise RecipeError(problems)
+
+
+def _where(plan: Plan, index: int, at: int) -> Location:
+    step = plan.steps[index]
+    return plan.recipe.location("steps", step.index, step.name, "components", at)
+
+
+def to_device(model: Model, device: Device) -> None:
+    """Put a model where its recipe's target is, unless accelerate moves it about by itself."""
+    import torch
+
+    hooked = any(hasattr(module, "_hf_hook") for module in model.modules.values())
+    placed = {t.device.type for module in model.modules.values() for t in module.parameters()}
+    if hooked or placed == {device}:
+        return
+    with torch.no_grad():
+        model.subject.to(device)
+    model.inputs = {name: tensor.to(device) for name, tensor in model.inputs.items()}
+
+
+def load_subject(plan: Plan, source: str | None = None) -> Any:
+    """Load the pipeline or module that a recipe names; `source` stands in for the recipe's."""
+    from compilekit.recipe import ModelSource
+
+    wanted = plan.recipe.model or ModelSource()
+    place = source or wanted.source
+    if not place:
+        raise UsageError("there is no model: pass one, or name its `source:` under `model:`")
+    index = None if wanted.inputs else _index(place, wanted)
+    if index is not None:
+        names = [name for name, value in index.items() if _is_present(name, value)]
+        check_components(plan, {*names, *wanted.components}, str(index.get("_class_name", place)))
+    try:
+        return _loaded(place, wanted, is_pipeline=index is not None)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{place} cannot be loaded: {error}") from error
+
+
+def _is_present(name: str, value: object) -> bool:
+    return not name.startswith("_") and isinstance(value, list) and value[0] is not None
+
+
+def _index(place: str, wanted: ModelSource) -> dict[str, Any] | None:
+    """The pipeline's `model_index.json`, without its weights; None for a plain module."""
+    if Path(place).is_dir():
+        path = Path(place) / INDEX
+        if not path.is_file():
+            if wanted.pipeline:
+                return None
+            raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
+    else:
+        path = _from_hub(place, wanted)
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise ModelError(f"{path} holds no mapping")
+    return index
+
+
+def _from_hub(place: str, wanted: ModelSource) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(place, INDEX, revision=wanted.revision))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{place} is neither a folder here nor a model that the hub gives: {reason}"
+        ) from error
+
+
+def _loaded(place: str, wanted: ModelSource, *, is_pipeline: bool) -> Any:
+    import torch
+
+    keywords: dict[str, Any] = {"revision": wanted.revision}
+    if wanted.variant:
+        keywords["variant"] = wanted.variant
+    dtype = getattr(torch, wanted.dtype) if wanted.dtype else None
+    if not is_pipeline:
+        kind = _class(wanted.pipeline) if wanted.pipeline else _class("AutoModel")
+        module = kind.from_pretrained(place, **keywords)
+        return (module.to(dtype) if dtype else module).eval()
+    import diffusers
+
+    if dtype:
+        keywords["torch_dtype"] = dtype
+    for name, other in wanted.components.items():
+        keywords[name] = _component(other, dtype)
+    kind = _class(wanted.pipeline) if wanted.pipeline else diffusers.DiffusionPipeline
+    return kind.from_pretrained(place, **keywords)
+
+
+def _component(other: str, dtype: Any) -> Any:
+    """A replaced component: of the class that its own config names."""
+    import diffusers
+
+    keywords = {"torch_dtype": dtype} if dtype else {}
+    return diffusers.AutoModel.from_pretrained(other, **keywords)
+
+
+def _class(name: str) -> Any:
+    for library in ("diffusers", "transformers"):
+        found = getattr(importlib.import_module(library), name, None)
+        if isinstance(found, type):
+            return found
+    raise ModelError(f'model.pipeline: neither diffusers nor transformers has a class "{name}"')

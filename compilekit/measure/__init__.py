@@ -1,0 +1,1 @@
+"""What the engine measures: outputs, process-global state, modules and images."""

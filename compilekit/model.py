@@ -1,0 +1,234 @@
+"""The handle on a user's pipeline or module: components, entry points, one way to run it.
+
+Nothing here knows an architecture. A pipeline is anything with `components`, as diffusers'
+are; a plain module is one component called `model`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.errors import ModelError, UsageError
+
+PLAIN = "model"
+"""What the component of a plain module is called."""
+
+METHODS = ("forward", "encode", "decode")
+"""The methods of a component that pipelines call."""
+
+DENOISERS = ("unet", "transformer")
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """A callable of the model that steps name: `unet` (its forward) or `vae.decode`."""
+
+    name: str
+    component: str
+    owner: nn.Module
+    method: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it as the pipeline would, hooks and compiled code included."""
+        target = self.owner if self.method == "forward" else getattr(self.owner, self.method)
+        return target(*args, **kwargs)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What runs beneath accelerate's offload hooks, bound to the module."""
+        if self.method == "forward":
+            own: Callable[..., Any] = getattr(self.owner, "_old_forward", self.owner.forward)
+            return own
+        bound = getattr(self.owner, self.method)
+        if inspect.ismethod(bound) and hasattr(bound.__func__, "__wrapped__"):
+            # diffusers wraps encode and decode in a function that first runs the offload hook.
+            return functools.partial(bound.__func__.__wrapped__, self.owner)
+        beneath: Callable[..., Any] = getattr(bound, "beneath", bound)
+        return beneath
+
+    def replace(self, function: Callable[..., Any]) -> None:
+        """Put another callable in its place, beneath accelerate's offload hooks."""
+        if self.method != "forward":
+            setattr(self.owner, self.method, _hooked(self.owner, function))
+        elif hasattr(self.owner, "_old_forward"):
+            self.owner._old_forward = function  # type: ignore[assignment]  # noqa: SLF001
+        else:
+            self.owner.forward = function
+
+
+def _hooked(owner: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function which first runs the owner's offload hook, if it has one by then."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        hook = getattr(owner, "_hf_hook", None)
+        if hook is not None and hasattr(hook, "pre_forward"):
+            hook.pre_forward(owner)
+        return function(*args, **kwargs)
+
+    call.beneath = function  # type: ignore[attr-defined]
+    return call
+
+
+class Model:
+    """A pipeline or a module, by the names that recipes use."""
+
+    def __init__(self, subject: Any, inputs: Mapping[str, torch.Tensor] | None = None) -> None:
+        self.subject = subject
+        self.inputs = dict(inputs or {})
+        self.is_pipeline = not isinstance(subject, nn.Module)
+        if self.is_pipeline and not isinstance(getattr(subject, "components", None), Mapping):
+            raise UsageError(
+                f"a {type(subject).__name__} is neither a diffusers pipeline nor an nn.Module"
+            )
+        if not self.modules:
+            raise UsageError(f"this {type(subject).__name__} has no component that is a module")
+        if not self.is_pipeline and not self.inputs:
+            raise UsageError(
+                f"a {type(subject).__name__} is a plain module: pass `inputs=` with an example of "
+                "each, or name them under `model: {inputs: ...}`"
+            )
+        self._loaded_dtype = None if self.is_pipeline else float_dtype(subject)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The components that are modules, by name; a module under two names counts once."""
+        if not self.is_pipeline:
+            return {PLAIN: self.subject}
+        found: dict[int, tuple[str, nn.Module]] = {}
+        for name, part in self.subject.components.items():
+            if isinstance(part, nn.Module):
+                found.setdefault(id(part), (name, part))
+        return dict(found.values())
+
+    @property
+    def denoisers(self) -> list[str]:
+        """The components that do most of the work: the UNet or transformer, else the largest."""
+        modules = self.modules
+        named = [name for name in modules if name.split("_")[0] in DENOISERS]
+        return named or [max(modules, key=lambda name: parameter_bytes(modules[name]))]
+
+    def module(self, name: str) -> nn.Module:
+        """A component, or a module inside it: `unet`, `unet.mid_block`."""
+        found = self._resolve(name)
+        if not isinstance(found, nn.Module):
+            raise ModelError(f'"{name}" is a method, not a module: name its component instead')
+        return found
+
+    def entry_point(self, name: str) -> EntryPoint:
+        """A callable by name: `unet`, `vae.decode`, `transformer.transformer_blocks.0`."""
+        found = self._resolve(name)
+        if isinstance(found, nn.Module):
+            return EntryPoint(name, name, found, "forward")
+        component, _, method = name.rpartition(".")
+        return EntryPoint(name, component, self.module(component), method)
+
+    def entry_points(self, name: str) -> list[EntryPoint]:
+        """What pipelines call of a component: its forward, and encode and decode if it has them."""
+        found = self.entry_point(name)
+        if found.method != "forward" or name not in self.modules:
+            return [found]
+        methods = [method for method in METHODS[1:] if callable(getattr(found.owner, method, None))]
+        return [found, *(self.entry_point(f"{name}.{method}") for method in methods)]
+
+    def _resolve(self, name: str) -> Any:
+        component, *path = name.split(".")
+        modules = self.modules
+        if component not in modules:
+            raise ModelError(no_component(component, type(self.subject).__name__, modules))
+        found: Any = modules[component]
+        for position, part in enumerate(path):
+            owner = ".".join([component, *path[:position]])
+            found = _attribute(found, part, owner)
+        return found
+
+    def run(self, sample: Mapping[str, Any], seed: int) -> Any:
+        """Run the sample once: a real call of the pipeline, or of the module on its inputs."""
+        with torch.random.fork_rng(devices=_cuda_devices()), torch.no_grad():
+            torch.manual_seed(seed)
+            if not self.is_pipeline:
+                return self.subject(**self._cast_inputs())
+            return self.subject(**self._arguments(sample, seed))
+
+    def _cast_inputs(self) -> dict[str, torch.Tensor]:
+        """The inputs, in the dtype that the module has by now, as a caller would pass them."""
+        now, loaded = float_dtype(self.subject), self._loaded_dtype
+        inputs = self.inputs.items()
+        return {n: t.to(now) if t.dtype == loaded and now else t for n, t in inputs}
+
+    def _arguments(self, sample: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        accepted = inspect.signature(type(self.subject).__call__).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+        unknown = [name for name in sample if name not in accepted and not takes_any]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], accepted, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise ModelError(
+                f"sample.{unknown[0]}: {type(self.subject).__name__} takes no such argument.{hint}"
+            )
+        arguments = dict(sample)
+        if "generator" in accepted:
+            arguments.setdefault("generator", torch.Generator("cpu").manual_seed(seed))
+        if "output_type" in accepted:
+            # Floats between 0 and 1: eight-bit images would hide small differences.
+            arguments.setdefault("output_type", "np")
+        return arguments
+
+
+def no_component(name: str, owner: str, known: Iterable[str]) -> str:
+    """Say that a pipeline lacks a component, and which it has."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f' Did you mean "{near[0]}"?' if near else ""
+    return f'{owner} has no component "{name}"; it has {", ".join(names)}.{hint}'
+
+
+def _attribute(found: Any, part: str, owner: str) -> Any:
+    if part.isdigit() and hasattr(found, "__getitem__"):
+        if int(part) >= len(found):
+            raise ModelError(f'"{owner}" has {len(found)} entries, and no "{part}"')
+        return found[int(part)]
+    child = getattr(found, part, None)
+    if isinstance(child, nn.Module) or inspect.ismethod(child) or inspect.isfunction(child):
+        return child
+    public = [name for name in METHODS if callable(getattr(found, name, None))]
+    names = [*public, *(name for name, _ in getattr(found, "named_children", list)())]
+    near = difflib.get_close_matches(part, names, n=1)
+    hint = f' Did you mean "{near[0]}"?' if near else f" It has {', '.join(names)}."
+    raise ModelError(f'"{owner}" has no module or method "{part}".{hint}')
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """The bytes that a module's parameters and buffers take, quantised ones as stored."""
+    return sum(_stored(t) for t in [*module.parameters(), *module.buffers()])
+
+
+def _stored(tensor: torch.Tensor) -> int:
+    # A quantised weight is one tensor outside and several inside.
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return tensor.numel() * tensor.element_size()
+    names, _ = flatten()
+    return sum(_stored(getattr(tensor, name)) for name in names)
+
+
+def float_dtype(module: nn.Module) -> torch.dtype | None:
+    """The floating dtype that most of a module's weights have."""
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in module.parameters():
+        if tensor.is_floating_point():
+            counts[tensor.dtype] += tensor.numel()
+    return counts.most_common(1)[0][0] if counts else None

@@ -1,0 +1,152 @@
+"""A document checked against the schema: every problem, and whatever could be read all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from compilekit.errors import Problem, RecipeError
+from compilekit.recipe.messages import shown, validated
+from compilekit.recipe.nodes import KeyPath, dotted, printable
+from compilekit.recipe.parts import RESERVED, StepEntry, components_in
+from compilekit.recipe.schema import Recipe
+from compilekit.steps import DEVICES, Device
+
+if TYPE_CHECKING:
+    from compilekit.recipe.source import Document
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What could be read of a document; `recipe` only where nothing is wrong."""
+
+    document: Document
+    device: Device | None
+    steps: list[StepEntry]
+    recipe: Recipe | None
+
+
+def checked(document: Document) -> Recipe:
+    """The recipe, or one error with every problem."""
+    draft, problems = check(document)
+    if draft.recipe is None:
+        raise RecipeError(problems)
+    return draft.recipe
+
+
+def check(document: Document) -> tuple[Draft, list[Problem]]:
+    """Check a document; the steps that make sense are kept, so that a plan can check them too."""
+    data = {"name": _stem(document.file), **document.data}
+    entries: list[StepEntry] = []
+    problems: list[Problem] = []
+    if isinstance(data.get("steps"), list):
+        entries, problems = read_steps(document, data.pop("steps"))
+    recipe, others = validated(
+        Recipe, data, prefix_path=(), prefix_key="", locate=document.locate, known=("extends",)
+    )
+    problems = sorted([*problems, *others])
+    if problems or recipe is None:
+        recipe = None
+    else:
+        recipe = recipe.model_copy(update={"steps": tuple(entries)})
+        recipe._document = document  # noqa: SLF001
+    return Draft(document, _device(data), entries, recipe), problems
+
+
+def read_steps(document: Document, items: list[Any]) -> tuple[list[StepEntry], list[Problem]]:
+    """The steps that make sense, and what is wrong with the others."""
+    entries, problems = [], []
+    for index, item in enumerate(items):
+        entry, found = _Step(document, index).read(item)
+        problems += found
+        if entry is not None:
+            entries.append(entry)
+    return entries, problems
+
+
+@dataclass(frozen=True)
+class _Step:
+    document: Document
+    index: int
+
+    def read(self, item: Any) -> tuple[StepEntry | None, list[Problem]]:
+        path: KeyPath = ("steps", self.index)
+        if isinstance(item, str) and item:
+            return self.entry(item, {})
+        if isinstance(item, dict) and len(item) == 1 and "" not in item:
+            name, options = next(iter(item.items()))
+            if options is None or isinstance(options, dict):
+                return self.entry(name, options or {})
+            message = f"{shown(options)} is not a mapping of options"
+            return self.problem((*path, name), message)
+        if isinstance(item, dict) and len(item) > 1:
+            names = printable(", ".join(item))
+            message = f"a step has one key, its name, and this one has {len(item)}: {names}"
+            return self.problem(path, f"{message}. Indent the options under the name")
+        return self.problem(path, f"{shown(item)} is not a step: write its name")
+
+    def problem(self, path: KeyPath, message: str) -> tuple[None, list[Problem]]:
+        return None, [Problem(self.document.locate(path), dotted(path), message)]
+
+    def entry(self, name: str, body: Mapping[str, Any]) -> tuple[StepEntry | None, list[Problem]]:
+        reserved = {key: body[key] for key in RESERVED if key in body}
+        options = {key: value for key, value in body.items() if key not in RESERVED}
+        entry, problems = self.validated(name, reserved, options)
+        if body.get("components") == []:
+            path = ("steps", self.index, name, "components")
+            _, problems = self.problem(path, "names no component: remove the key, or name one")
+            return None, problems
+        if entry is None:
+            entry = self.salvaged(name, reserved, options)
+        return entry, problems
+
+    def validated(
+        self, name: str, reserved: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[StepEntry | None, list[Problem]]:
+        data = {**reserved, "plugin": name, "index": self.index, "options": options}
+        single = isinstance(data.get("components"), str)
+        if single:
+            data["components"] = [data["components"]]
+        path = ("steps", self.index, name)
+        entry, problems = validated(
+            StepEntry,
+            data,
+            prefix_path=path,
+            prefix_key=dotted(path),
+            locate=self.document.locate,
+        )
+        if single:  # the recipe has no such index
+            problems = [
+                Problem(p.location, p.key.removesuffix("components[0]") + "components", p.message)
+                if p.key.endswith(".components[0]")
+                else p
+                for p in problems
+            ]
+        return entry, problems
+
+    def salvaged(
+        self, name: str, reserved: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> StepEntry | None:
+        """The step without the keys at fault, so that its options and order are checked too."""
+        good: dict[str, Any] = {}
+        if "components" in reserved:
+            good["components"] = components_in(reserved["components"])
+            if not good["components"]:
+                return None
+        for key in reserved.keys() - {"components"}:
+            tried = {**good, key: reserved[key]}
+            if self.validated(name, tried, options)[0] is not None:
+                good = tried
+        return self.validated(name, good, options)[0]
+
+
+def _device(data: Mapping[str, Any]) -> Device | None:
+    target = data.get("target")
+    device = target.get("device") if isinstance(target, dict) else None
+    return next((known for known in DEVICES if known == device), None)
+
+
+def _stem(file: str) -> str:
+    return PurePath(file).stem.strip("<>") or "recipe"

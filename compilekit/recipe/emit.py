@@ -1,0 +1,113 @@
+"""Plain data as YAML text, in the flow style that a recipe's steps are written in."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from compilekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from compilekit.recipe.parts import StepEntry
+    from compilekit.recipe.schema import Recipe
+
+_BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
+# Other readers, and people, may take these for something else than strings.
+_NOT_BARE = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+_SHORT, _MEDIUM = 0xFF, 0xFFFF
+
+
+def flow(value: Any) -> str:
+    """A value on one line.
+
+    >>> flow({"components": ["unet", "vae.decode"], "mode": "max-autotune"})
+    '{components: [unet, vae.decode], mode: max-autotune}'
+    """
+    if isinstance(value, str):
+        return string(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(flow, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(key)}: {flow(item)}' for key, item in value.items())}}}"
+    message = f"a recipe holds plain values (numbers, strings, lists, mappings), not {value!r}"
+    raise UsageError(message)
+
+
+def string(text: str) -> str:
+    """A string, in quotes where it would be read as something else without."""
+    if _BARE.fullmatch(text) and text.lower() not in _NOT_BARE:
+        return text
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def step_data(step: StepEntry) -> str | dict[str, Any]:
+    """A step as a recipe writes it: its name, or its name with what it sets."""
+    body: dict[str, Any] = {}
+    if step.components:
+        body["components"] = list(step.components)
+    body.update(step.options)
+    if step.allow_no_match:
+        body["allow_no_match"] = True
+    if step.budget is not None:
+        body["budget"] = step.budget
+    return {step.plugin: body} if body else step.plugin
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """A whole recipe: sections on lines of their own, what is in them in flow style."""
+    data = recipe.model_dump(exclude_defaults=True, exclude={"steps"})
+    lines = [f"compilekit: {recipe.compilekit}", f"name: {flow(recipe.name)}"]
+    if recipe.steps:
+        data["steps"] = [step_data(step) for step in recipe.steps]
+    for key in ("description", "target", "model", "sample", "steps", "verify", "shapes"):
+        if key not in data:
+            continue
+        value = data[key]
+        if key in ("model", "sample") and value:
+            lines += [f"{key}:", *(f"  {_key(inner)}: {flow(value[inner])}" for inner in value)]
+        elif key in ("steps", "shapes"):
+            lines += [f"{key}:", *(f"  - {_item(item)}" for item in value)]
+        else:
+            lines.append(f"{key}: {flow(value)}")
+    return "\n".join([*lines, ""])
+
+
+def _item(item: Any) -> str:
+    if isinstance(item, Mapping) and len(item) == 1:
+        return flow(item)[1:-1]
+    return flow(item)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return string(key)
+    message = f"a key of a recipe is a string, not {key!r}"
+    raise UsageError(message)
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return float.__repr__(value)
+    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code <= _SHORT:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= _MEDIUM else f"\\U{code:08x}"

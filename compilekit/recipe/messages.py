@@ -1,0 +1,218 @@
+"""pydantic's errors as problems of a recipe: where, in which key, and one short sentence.
+
+The planner uses it for the options of steps, as the recipe's own schema does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from compilekit.errors import Location, Problem
+from compilekit.recipe.nodes import KeyPath, dotted, printable
+from compilekit.recipe.unions import UNKNOWN, known_keys, reported
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound=BaseModel)
+
+_SHOWN = 60
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "none_required": "null",
+}
+_LIMITS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+class Locate(Protocol):
+    """`Document.locate`, or anything like it."""
+
+    def __call__(self, path: KeyPath, *, key: bool = False) -> Location: ...
+
+
+def validated(
+    model: type[M],
+    data: Any,
+    *,
+    prefix_path: KeyPath,
+    prefix_key: str,
+    locate: Locate,
+    known: Iterable[str] = (),
+) -> tuple[M | None, list[Problem]]:
+    """Check plain data against a model, strictly: `"5"` and `true` are no integers.
+
+    JSON's strict rules are those that suit YAML: a list is a tuple, an integer a number.
+    `known` adds keys for "Did you mean" that the model does not have.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data), strict=True), []
+    except ValidationError as error:
+        return None, problems_from(
+            error,
+            prefix_path=prefix_path,
+            prefix_key=prefix_key,
+            locate=locate,
+            data=data,
+            model=model,
+            known=known,
+        )
+
+
+def problems_from(
+    error: ValidationError,
+    *,
+    prefix_path: KeyPath,
+    prefix_key: str,
+    locate: Locate,
+    data: Any = UNKNOWN,
+    model: type[BaseModel] | None = None,
+    known: Iterable[str] = (),
+) -> list[Problem]:
+    """One problem per value at fault.
+
+    `data` is what was validated: with it the branches of a union are told from keys for
+    certain, without it by their form. `model` and `known` give the keys for "Did you mean".
+    """
+    problems = []
+    for path, details in reported(error, data):
+        kind = details[0]["type"]
+        is_key = kind == "extra_forbidden" or details[0]["loc"][-1:] == ("[key]",)
+        if kind == "extra_forbidden":
+            keys = [*known_keys(model, path[:-1]), *(known if len(path) == 1 else ())]
+            message = unknown_key(str(path[-1]), keys)
+        else:
+            message = _message(details)
+        where = locate((*prefix_path, *path), key=is_key)
+        problems.append(Problem(where, dotted(path, prefix_key), printable(message)))
+    return problems
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The message for a key that nothing knows."""
+    names = sorted(set(known))
+    guess = did_you_mean(key, names) or (f". Known keys: {', '.join(names)}" if names else "")
+    return f"unknown key {shown(key)}{guess}"
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """` Did you mean "x"?` after a full stop, or nothing.
+
+    >>> did_you_mean("max", ["default", "max-autotune"])
+    '. Did you mean "max-autotune"?'
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(word.lower(), by_lower, n=1)
+    if not near and len(word) > 1:
+        near = sorted((c for c in by_lower if c.startswith(word.lower())), key=len)
+    return f'. Did you mean "{printable(by_lower[near[0]])}"?' if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, and as YAML writes it."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, float) and not isfinite(value):
+        return {"nan": ".nan", "inf": ".inf"}.get(str(value), "-.inf")
+    if value is None or isinstance(value, bool | int | float | str):
+        text = printable(json.dumps(value, ensure_ascii=False))
+        end = '..."' if isinstance(value, str) else "..."
+        return text if len(text) <= _SHOWN else text[: _SHOWN - len(end)] + end
+    return f"a value of type {type(value).__name__}"
+
+
+def _message(details: Collection[ErrorDetails]) -> str:
+    """Several errors are those of the branches of one union: they become one sentence."""
+    first = next(iter(details))
+    phrases = list(dict.fromkeys(p for p in map(_expected, details) if p))
+    if not phrases:
+        return _other(first)
+    value = first["input"]
+    expected = ", ".join(phrases[:-1]) + (" or " if phrases[1:] else "") + phrases[-1]
+    if value is None:
+        return f"has no value; must be {expected}"
+    return f"{shown(value)} is not {expected}{_hint(details, value)}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    if detail["type"] in ("literal_error", "enum"):
+        choices = _choices(detail)
+        return f"one of {', '.join(choices)}" if choices[1:] else "".join(choices)
+    return _EXPECTED.get(detail["type"], "")
+
+
+def _choices(detail: ErrorDetails) -> list[str]:
+    """`'a', 'b' or 3`, as pydantic lists them, taken apart."""
+    expected = detail.get("ctx", {}).get("expected", "")
+    found = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s,]+)", expected)
+    return [single or double or bare for single, double, bare in found if bare != "or"]
+
+
+def _hint(details: Collection[ErrorDetails], value: Any) -> str:
+    """What the writer of the value most likely meant."""
+    phrases = {_EXPECTED.get(detail["type"], "") for detail in details}
+    choices = [c for d in details if d["type"] in ("literal_error", "enum") for c in _choices(d)]
+    if isinstance(value, str):
+        if "true or false" in phrases and value.lower() in _BOOLEANS:
+            return f". YAML 1.2 reads it as a string: write {_BOOLEANS[value.lower()]}"
+        if "true or false" in phrases and value.lower() in ("true", "false"):
+            return ". Write it without quotes"
+        number = r"[-+]?\d+" if "a number" not in phrases else r"[-+]?\d+(\.\d*)?"
+        if phrases & {"an integer", "a number"} and re.fullmatch(number, value, re.ASCII):
+            return ". Write it without quotes"
+        return did_you_mean(value, choices)
+    if isinstance(value, bool | int | float) and "a string" in phrases:
+        return ". Put it in quotes"
+    return ""
+
+
+def _other(detail: ErrorDetails) -> str:
+    kind, value, context = detail["type"], shown(detail["input"]), detail.get("ctx", {})
+    if kind == "missing":
+        return "required, and missing"
+    if kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        return f"must be {words} {_limit(context[limit])}, not {value}"
+    if kind == "finite_number":
+        return f"must be a finite number, not {value}"
+    if kind in ("string_too_short", "too_short") and context["min_length"] == 1:
+        return "must not be empty"
+    if kind in ("value_error", "assertion_error"):
+        return " ".join(detail["msg"].split(", ", 1)[-1].split())
+    return detail["msg"].replace("Input should be", f"{value} should be", 1)
+
+
+def _limit(limit: Any) -> str:
+    return f"{limit:.15g}" if isinstance(limit, int | float) else str(limit)

@@ -1,0 +1,143 @@
+"""A recipe's text as a `Document`: plain data, where each part stands, and what it extends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compilekit.errors import Location, Problem, RecipeError
+from compilekit.recipe.messages import did_you_mean, shown
+from compilekit.recipe.nodes import KeyPath, Place, parse
+
+MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Document:
+    """A recipe as it was written.
+
+    file: how the user named it.
+    folder: where the files that it names are looked for.
+    data: what it says, with the base that it extends.
+    places: where each key and value stands, in this file or in the base.
+    """
+
+    file: str
+    folder: Path
+    data: dict[str, Any]
+    places: Mapping[KeyPath, Place]
+
+    def locate(self, path: KeyPath, *, key: bool = False) -> Location:
+        """Where a value (or its key) stands; else the nearest thing around it that exists."""
+        for length in range(len(path), -1, -1):
+            place = self.places.get(path[:length])
+            if place is not None:
+                return place.key if key and length == len(path) else place.value
+        return Location(self.file)
+
+
+def read_file(path: str | Path) -> Document:
+    """Read a recipe file, and the base that it extends."""
+    name = str(path)
+    return read_text(_text_of(name, Location(name)), name)
+
+
+def read_text(text: str, file: str = "<recipe>") -> Document:
+    """Read a recipe from text; `file` names it in messages."""
+    document = _document(text, file)
+    if "extends" not in document.data:
+        return document
+    return _merged(_base_of(document), document)
+
+
+def _document(text: str, file: str) -> Document:
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        raise _error(Location(file), f"larger than {MAX_BYTES} bytes: this is no recipe")
+    parsed = parse(text, file)
+    start = Location(file, 1, 1)
+    if parsed.data is None:
+        raise _error(start, "the recipe is empty")
+    if not isinstance(parsed.data, dict):
+        where = parsed.places[()].value
+        raise _error(where, f"a recipe is a mapping (key: value), not {shown(parsed.data)}")
+    folder = Path() if file.startswith("<") else Path(file).parent
+    return Document(file, folder, parsed.data, parsed.places)
+
+
+def _text_of(name: str, blame: Location, key: str = "") -> str:
+    path = Path(name)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _error(blame, f"{_prefix(blame, name)}no such file{_near(path)}", key) from None
+    except IsADirectoryError:
+        raise _error(blame, f"{_prefix(blame, name)}a folder, not a file", key) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file's name"
+        raise _error(blame, f"{_prefix(blame, name)}cannot be read: {reason}", key) from None
+    if len(content) > MAX_BYTES:
+        raise _error(Location(name), f"larger than {MAX_BYTES} bytes: this is no recipe")
+    return _decoded(content, name)
+
+
+def _decoded(content: bytes, file: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8-sig", "replace").split("\n")
+        where = Location(file, len(before), len(before[-1]) + 1)
+        byte = error.object[error.start]
+        raise _error(where, f"not UTF-8 text: the byte 0x{byte:02x} makes no character") from None
+
+
+def _base_of(document: Document) -> Document:
+    name, blame = document.data["extends"], document.locate(("extends",))
+    if not isinstance(name, str) or not name:
+        raise _error(blame, f"{shown(name)} is not the name of a recipe file", "extends")
+    path = os.path.join(document.folder, name)  # noqa: PTH118  # Path() would drop a leading "./"
+    base = _document(_text_of(path, blame, "extends"), path)
+    if "extends" in base.data:
+        where = base.locate(("extends",), key=True)
+        message = f"{document.file} extends this file, so it cannot extend another: one level only"
+        raise _error(where, message, "extends")
+    return base
+
+
+def _merged(base: Document, child: Document) -> Document:
+    """Later keys win: mappings one level deep, all else (steps, shapes) as a whole."""
+    data, replaced = dict(base.data), set[KeyPath]({()})
+    for key, value in child.data.items():
+        old = data.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            data[key] = {**old, **value}
+            replaced.update((key, inner) for inner in value)
+        else:
+            data[key] = value
+            replaced.add((key,))
+    del data["extends"]
+    places = {
+        path: place
+        for path, place in base.places.items()
+        if path[:1] not in replaced and path[:2] not in replaced
+    }
+    return Document(child.file, child.folder, data, {**places, **child.places})
+
+
+def _prefix(blame: Location, name: str) -> str:
+    return "" if blame.file == name else f"{name}: "
+
+
+def _near(path: Path) -> str:
+    try:
+        names = [other.name for other in path.parent.iterdir() if other.suffix == path.suffix]
+    except (OSError, ValueError):
+        return f"; nor is there a folder {path.parent}"
+    return did_you_mean(path.name, names)
+
+
+def _error(where: Location, message: str, key: str = "") -> RecipeError:
+    return RecipeError([Problem(where, key, message)])

@@ -1,0 +1,115 @@
+"""What pydantic's error locations mean: which parts are keys, and which name a union's branch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from compilekit.recipe.nodes import KeyPath
+
+UNKNOWN: Final = object()
+"""Stands for data that the caller did not pass; `None` is data."""
+
+Reported: TypeAlias = "tuple[KeyPath, list[ErrorDetails]]"
+
+_BRANCH = re.compile(r"int|float|str|bool|none|constrained-\w+|[\w-]+\[.*[^]\s].*\]", re.DOTALL)
+
+
+def reported(error: ValidationError, data: Any) -> Iterator[Reported]:
+    """The errors worth a line each: path, and error; several errors where no branch fits."""
+    unions: dict[KeyPath, dict[str, list[Reported]]] = {}
+    details = error.errors(include_url=False)
+    is_union = _unions_by_form(details)
+    for detail in details:
+        path, at, branch = _taken_apart(detail, data, is_union)
+        if branch:
+            unions.setdefault(path[:at], {}).setdefault(branch, []).append((path, [detail]))
+        else:
+            yield path, [detail]
+    for path, branches in unions.items():
+        yield from _of_union(path, list(branches.values()))
+
+
+def _of_union(path: KeyPath, branches: list[list[Reported]]) -> list[Reported]:
+    """The branch that fits best, or one entry with the errors of all."""
+    inside = [branch for branch in branches if not _is_other_type(branch, path)]
+    if inside:
+        return min(inside, key=len)
+    return [(path, [detail for branch in branches for _, details in branch for detail in details])]
+
+
+def _is_other_type(branch: list[Reported], path: KeyPath) -> bool:
+    """Whether the value is no such thing at all, so that what is in it does not matter."""
+    kinds = [details[0]["type"] for at, details in branch if at == path]
+    return any(
+        kind.endswith(("_type", "_parsing", "_from_float", "_required", "literal_error", "enum"))
+        for kind in kinds
+    )
+
+
+def _unions_by_form(details: list[ErrorDetails]) -> set[KeyPath]:
+    """The places where some error names a branch in a form that is rarely a key's."""
+    return {
+        detail["loc"][:i]
+        for detail in details
+        for i, element in enumerate(detail["loc"])
+        if isinstance(element, str) and _BRANCH.fullmatch(element)
+    }
+
+
+def _taken_apart(
+    detail: ErrorDetails, data: Any, by_form: set[KeyPath]
+) -> tuple[KeyPath, int, str]:
+    """The path of keys; where in it a union stands; the name of the union's branch."""
+    path: list[str | int] = []
+    at, branch = 0, ""
+    location = detail["loc"]
+    for position, element in enumerate(location):
+        last = position == len(location) - 1
+        if last and element == "[key]":
+            break
+        known = data is not UNKNOWN
+        if isinstance(element, int) or (last and detail["type"] == "missing"):
+            is_key = True
+        elif known:
+            is_key = isinstance(data, dict) and element in data
+        else:
+            is_key = location[:position] not in by_form
+        if is_key:
+            path.append(element)
+            data = _inside(data, element)
+        elif not branch:
+            at, branch = len(path), str(element)
+    return tuple(path), at, branch
+
+
+def _inside(data: Any, element: str | int) -> Any:
+    if data is UNKNOWN:
+        return UNKNOWN
+    try:
+        return data[element]
+    except (LookupError, TypeError):
+        return None
+
+
+def known_keys(model: type[BaseModel] | None, path: KeyPath) -> list[str]:
+    """The keys that a model knows at a path into it."""
+    here = [] if model is None else [model]
+    for element in path:
+        fields = (each.model_fields.get(str(element)) for each in here)
+        inner = [m for each in fields if each is not None for m in _models(each.annotation)]
+        here = inner or here  # an index, or a key of a plain mapping, stays in the same models
+    return [field.alias or name for each in here for name, field in each.model_fields.items()]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

@@ -1,0 +1,250 @@
+"""Recording: what each entry point saw while the sample ran, so that it can be run again alone.
+
+For each entry point and call signature the first, the middle and the last call are kept, on
+the CPU; so memory is bounded however many steps the sample takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.model import EntryPoint, float_dtype
+
+MAX_SIGNATURES = 16
+"""Signatures kept of one entry point; the calls of further ones are only counted."""
+
+
+@dataclass(frozen=True)
+class _HeldTensor:
+    tensor: torch.Tensor
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class _HeldGenerator:
+    state: torch.Tensor
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call of an entry point.
+
+    index: its place among all the calls that the sample made.
+    dtype: the floating dtype of the component's weights when it was made.
+    """
+
+    entry: str
+    signature: str
+    index: int
+    dtype: torch.dtype | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def inputs(self, dtype: torch.dtype | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Fresh copies of the inputs, cast as the pipeline would for weights of this dtype."""
+        cast = functools.partial(_fresh, was=self.dtype, now=dtype)
+        return _mapped(self.args, cast), _mapped(self.kwargs, cast)
+
+
+@dataclass
+class Recording:
+    """The kept calls by entry point, in the order of the sample, and how many there were."""
+
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def run_call(entry: EntryPoint, call: Call) -> Any:
+    """Run a recorded call again. Under `no_grad`: inference mode would add guards."""
+    args, kwargs = call.inputs(float_dtype(entry.owner))
+    with torch.no_grad():
+        return entry(*args, **kwargs)
+
+
+def record(entries: Sequence[EntryPoint], run: Callable[[], Any]) -> tuple[Recording, Any]:
+    """Run the sample, and keep what the entry points saw. Gives back the sample's output too."""
+    recorder = _Recorder()
+    with contextlib.ExitStack() as stack:
+        for entry in entries:
+            stack.enter_context(recorder.listening(entry))
+        output = run()
+    return recorder.recording(), output
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self._total = 0
+        self._kept: dict[str, dict[str, _Thinned]] = defaultdict(dict)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._dropped: dict[str, int] = defaultdict(int)
+        self._inside: dict[int, int] = defaultdict(int)
+
+    def recording(self) -> Recording:
+        calls = {
+            name: sorted(
+                (call for thinned in by_signature.values() for call in thinned.chosen()),
+                key=lambda call: call.index,
+            )
+            for name, by_signature in self._kept.items()
+        }
+        return Recording(calls, dict(self._counts), dict(self._dropped))
+
+    @contextlib.contextmanager
+    def listening(self, entry: EntryPoint) -> Iterator[None]:
+        """Keep the calls of an entry point that come from outside its own module."""
+        if entry.method == "forward":
+            before = entry.owner.register_forward_pre_hook(
+                functools.partial(self._on_forward, entry), with_kwargs=True, prepend=True
+            )
+            after = entry.owner.register_forward_hook(self._on_return, always_call=True)
+            try:
+                yield
+            finally:
+                before.remove()
+                after.remove()
+            return
+        original = getattr(entry.owner, entry.method)
+        shadowed = vars(entry.owner).get(entry.method)
+        setattr(entry.owner, entry.method, self._wrapped(entry, original))
+        try:
+            yield
+        finally:
+            if shadowed is None:
+                delattr(entry.owner, entry.method)
+            else:
+                setattr(entry.owner, entry.method, shadowed)
+
+    def _on_forward(
+        self, entry: EntryPoint, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._keep(entry, args, kwargs)
+        self._inside[id(module)] += 1
+
+    def _on_return(self, module: nn.Module, *_: Any) -> None:
+        self._inside[id(module)] -= 1
+
+    def _wrapped(self, entry: EntryPoint, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._keep(entry, args, kwargs)
+            self._inside[id(entry.owner)] += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._inside[id(entry.owner)] -= 1
+
+        return call
+
+    def _keep(self, entry: EntryPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._inside[id(entry.owner)]:
+            return
+        self._total += 1
+        self._counts[entry.name] += 1
+        signature = describe_call(entry, args, kwargs)
+        kept = self._kept[entry.name]
+        if signature not in kept and len(kept) >= MAX_SIGNATURES:
+            self._dropped[entry.name] += 1
+            return
+        dtype = float_dtype(entry.owner)
+        index = self._total
+
+        def copy() -> Call:
+            return Call(entry.name, signature, index, dtype, _held(args), _held(kwargs))
+
+        kept.setdefault(signature, _Thinned()).add(copy)
+
+
+class _Thinned:
+    """Keeps the first and last of many calls and, of those between, evenly spread ones.
+
+    How many will come is not known, so every second one is dropped whenever there are too many.
+    """
+
+    LIMIT = 6
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._stride = 1
+        self._spread: list[Call] = []
+        self._last: Call | None = None
+
+    def add(self, copy: Callable[[], Call]) -> None:
+        self._last = copy()
+        if self._count % self._stride == 0:
+            self._spread.append(self._last)
+        self._count += 1
+        if len(self._spread) > self.LIMIT:
+            self._spread = self._spread[::2]
+            self._stride *= 2
+
+    def chosen(self) -> list[Call]:
+        """The first, the middle and the last call."""
+        middle = self._spread[round((self._count - 1) / 2 / self._stride)]
+        last = self._last or middle
+        return list({call.index: call for call in (self._spread[0], middle, last)}.values())
+
+
+def describe_call(entry: EntryPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The signature of a call: shapes and dtypes of its tensors, and its constants."""
+    parameters = inspect.signature(entry.function).parameters
+    names = [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+    named = {names[i] if i < len(names) else f"args[{i}]": arg for i, arg in enumerate(args)}
+    return ", ".join(f"{name}={_described(value)}" for name, value in {**named, **kwargs}.items())
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        shape = ", ".join(str(size) for size in value.shape)
+        return f"{str(value.dtype).removeprefix('torch.')}[{shape}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_described(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_described(item) for item in value) + "]"
+    if value is None or isinstance(value, bool | int | str):
+        return repr(value)
+    return type(value).__name__
+
+
+def _held(value: Any) -> Any:
+    return _mapped(value, _hold)
+
+
+def _hold(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _HeldTensor(value.detach().to("cpu", copy=True), value.device)
+    if isinstance(value, torch.Generator):
+        return _HeldGenerator(value.get_state(), value.device)
+    return value
+
+
+def _fresh(value: Any, *, was: torch.dtype | None, now: torch.dtype | None) -> Any:
+    if isinstance(value, _HeldTensor):
+        dtype = now if value.tensor.dtype == was and now is not None else value.tensor.dtype
+        return value.tensor.to(value.device, dtype, copy=True)
+    if isinstance(value, _HeldGenerator):
+        generator = torch.Generator(value.device)
+        generator.set_state(value.state)
+        return generator
+    return value
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A copy of nested containers, with a function applied to what they hold."""
+    if isinstance(value, dict):
+        return {key: _mapped(item, function) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(item, function) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, function) for item in value)
+    return function(value)

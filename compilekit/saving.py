@@ -1,0 +1,65 @@
+"""`save_pretrained` after a run: it writes what stock diffusers loads alike, or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from compilekit.errors import SaveError
+from compilekit.model import Model
+from compilekit.order import overlap
+from compilekit.steps import FRESH, PlannedStep
+
+STOCK = "stock_state_dict"
+SAVERS = ("save_pretrained", "push_to_hub")
+
+assert STOCK in FRESH  # noqa: S101 - the planner and the guard must mean the same word
+
+
+def guard_saving(
+    model: Model, steps: Sequence[PlannedStep], reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """Make saving raise where a folder would not load alike.
+
+    reasons: components that a step itself called unfit to save, and why.
+    Gives back every component that can no longer be saved, with the reason.
+    """
+    unfit: dict[str, str] = {}
+    for name, module in model.modules.items():
+        reason = _renamed(steps, name) or reasons.get(name)
+        if reason is None:
+            continue
+        unfit[name] = reason
+        _refuse(module, name, reason)
+        if model.is_pipeline:
+            _refuse(model.subject, name, reason)
+    return unfit
+
+
+def _renamed(steps: Sequence[PlannedStep], component: str) -> str | None:
+    """The step after which a component's weights have other names or another meaning."""
+    culprit: str | None = None
+    for step in steps:
+        if any(overlap(own, component) for own in step.components):
+            if STOCK in step.effects.removes:
+                culprit = f"{step.key} changed its weights' names or meaning"
+            if STOCK in step.effects.gives:
+                culprit = None
+    return culprit
+
+
+def _refuse(owner: Any, component: str, reason: str) -> None:
+    for name in SAVERS:
+        if callable(getattr(owner, name, None)):
+            # An instance attribute: the class, and other instances of it, still save.
+            setattr(owner, name, _refusal(component, reason))
+
+
+def _refusal(component: str, reason: str) -> Callable[..., NoReturn]:
+    def save(*_: object, **__: object) -> NoReturn:
+        raise SaveError(
+            f"{component} cannot be saved so that diffusers would load it alike: {reason}. Save "
+            "before you apply the recipe, and apply it again after loading; or leave the step out"
+        )
+
+    return save

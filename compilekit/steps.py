@@ -1,0 +1,172 @@
+"""The words that a plugin and the host share about a step: what it is, needs, does and did.
+
+Everything here is light: no torch. A plugin describes itself with `StepDescription`, says
+what it does to a component with `Effects`, gets a `StepContext`, and answers with a
+`StepResult`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from compilekit.errors import Location
+
+Device = Literal["cpu", "cuda", "hpu", "neuron", "mps", "xpu"]
+DEVICES: tuple[Device, ...] = ("cpu", "cuda", "hpu", "neuron", "mps", "xpu")
+
+Purpose = Literal["apply", "build"]
+
+Change = Literal["results", "weights", "structure", "layout", "dtype", "runtime", "compiled"]
+CHANGES: tuple[Change, ...] = (
+    "results",
+    "weights",
+    "structure",
+    "layout",
+    "dtype",
+    "runtime",
+    "compiled",
+)
+
+FRESH = frozenset({"plain_linear_weights", "stock_state_dict"})
+"""The properties that every component has before the first step."""
+
+ALL_COMPONENTS = "*"
+"""Stands for the whole pipeline where a step names no component."""
+
+
+class Options(BaseModel):
+    """Base of a step's options: unknown keys are errors, values are not changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """What a step does to each component that it works on.
+
+    changes: one or more of the kinds in `CHANGES`.
+    needs: properties that the component must have when the step runs.
+    gives, removes: properties that it has, or no longer has, afterwards.
+    conflicts: properties that it must not have when the step runs.
+    needs_later: properties that a later step must give it ("compiled", say).
+    """
+
+    changes: frozenset[Change]
+    needs: frozenset[str] = frozenset()
+    gives: frozenset[str] = frozenset()
+    removes: frozenset[str] = frozenset()
+    conflicts: frozenset[str] = frozenset()
+    needs_later: frozenset[str] = frozenset()
+
+
+def effects(*changes: Change, **properties: Iterable[str]) -> Effects:
+    """A short way to write `Effects`.
+
+    >>> effects("weights", needs=["plain_linear_weights"], gives=["pruned"]).gives
+    frozenset({'pruned'})
+    """
+    sets = {name: frozenset(values) for name, values in properties.items()}
+    return Effects(changes=frozenset(changes), **sets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDescription:
+    """What the host knows of a step without running it. Static and light: no torch.
+
+    help: one line for `compilekit plugins` and the manual.
+    options: the model of its options; derive it from `Options`.
+    effects: a pure function of the options and the target's device.
+    targets: the devices that it supports; empty means all.
+    packages: distributions that it needs when it runs, beyond those of the core.
+    extra: the extra of compilekit (or of the plugin's own package) that brings them.
+    budget: how far the step may move a component's outputs, as relative L2 error.
+    components: "required" if a recipe must name them, "optional" if leaving them out means
+        the whole pipeline.
+    exports: whether the plugin implements `export`.
+    check: reasons, as sentences, why these options make no sense for a device or purpose.
+    """
+
+    help: str
+    options: type[Options]
+    effects: Callable[[Any, Device], Effects]
+    targets: frozenset[Device] = frozenset()
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    budget: float = 1e-3
+    components: Literal["required", "optional"] = "required"
+    exports: bool = False
+    check: Callable[[Any, Device, Purpose], Iterable[str]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedStep:
+    """One step of a plan: checked, and resolved against its plugin's description."""
+
+    index: int
+    name: str
+    components: tuple[str, ...]
+    options: Options
+    effects: Effects
+    description: StepDescription
+    allow_no_match: bool = False
+    budget: float = 1e-3
+    location: Location | None = None
+
+    @property
+    def key(self) -> str:
+        """How messages name it: `steps[2].torch_compile`."""
+        return f"steps[{self.index}].{self.name}"
+
+
+@dataclass(kw_only=True)
+class StepResult:
+    """What a step did, per component.
+
+    matched: what the step found to work on (module names; counts are shown).
+    changed: what of that it changed.
+    skipped: what it left alone, and why.
+    details: anything else worth a line in the report.
+    kept_state: process-global settings that must stay after the step, and why. Keys are names
+        such as "torch.float32_matmul_precision", or patterns with `*`. All others are restored.
+    not_savable: components that a folder can no longer hold from now on, and why.
+    late_details: called after the sample's last run; what it returns joins `details`.
+    """
+
+    matched: Mapping[str, list[str]]
+    changed: Mapping[str, list[str]]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
+    kept_state: Mapping[str, str] = field(default_factory=dict)
+    not_savable: Mapping[str, str] = field(default_factory=dict)
+    late_details: Callable[[], Mapping[str, object]] | None = None
+
+
+class StepContext(Protocol):
+    """What a hook may ask the engine for while its step runs."""
+
+    @property
+    def step(self) -> PlannedStep:
+        """The step that runs."""
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components and entry points to work on, `*` resolved to the model's own."""
+
+    @property
+    def device(self) -> Device:
+        """The target's kind of device."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """Whether the plan is applied or built."""
+
+    def replay(self, component: str) -> int:
+        """Run the recorded calls of a component or entry point; returns how many there were."""
+
+    def progress(self, message: str) -> None:
+        """Show what the step is doing now."""

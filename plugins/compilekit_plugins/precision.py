@@ -1,0 +1,155 @@
+"""`precision`: the dtype of the weights, and TensorFloat-32 matrix products.
+
+Without `components` the whole pipeline is cast, as `pipe.to(dtype)` does. With them, the
+others keep their dtype, and inputs are cast where they enter a component of another dtype;
+outputs leave in the dtype that the pipeline saw before.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
+
+import compilekit as ck
+
+if TYPE_CHECKING:
+    import torch
+
+    from compilekit.model import Model
+    from compilekit.steps import Device, Purpose
+
+TF32_SETTINGS = (
+    "torch.float32_matmul_precision",
+    "torch.backends.*fp32_precision",
+    "torch.backends.*allow_tf32",
+)
+"""One setting under all the names that torch has for it."""
+
+
+class Precision(ck.Options):
+    """Options of `precision`.
+
+    dtype: cast the weights to this.
+    tf32: let CUDA compute float32 matrix products in TensorFloat-32. It holds for the whole
+        process and stays after the run; the report says so.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tf32: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Precision:
+        if self.dtype is None and self.tf32 is None:
+            raise ValueError("say which `dtype`, or `tf32: true`")
+        return self
+
+
+def _effects(options: Precision, device: Device) -> ck.Effects:
+    del device
+    # Even without TensorFloat-32: casts at the door of a component are no part of its weights.
+    return ck.effects("runtime") if options.dtype is None else ck.effects("dtype", "runtime")
+
+
+def _check(options: Precision, device: Device, purpose: Purpose) -> Iterable[str]:
+    del purpose
+    if options.tf32 is not None and device != "cuda":
+        yield f'tf32 is for the target "cuda", not "{device}"'
+
+
+@ck.hookimpl
+def describe() -> ck.StepDescription:
+    """Say what the step is."""
+    return ck.StepDescription(
+        help="Cast weights to bfloat16, float16 or float32; allow TensorFloat-32.",
+        options=Precision,
+        effects=_effects,
+        check=_check,
+        components="optional",
+        budget=0.05,
+    )
+
+
+@ck.hookimpl
+def optimize_model(model: Model, options: Precision, context: ck.StepContext) -> ck.StepResult:
+    """Cast the components, and set the matrix product precision."""
+    import torch
+
+    result = ck.StepResult(matched={}, changed={})
+    if options.dtype is not None:
+        result = _cast(model, getattr(torch, options.dtype), context.components)
+    if options.tf32 is not None:
+        torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+        setting = ["the process's float32 matrix product precision"]
+        result.matched = {**result.matched, "process": setting}
+        result.changed = {**result.changed, "process": setting}
+        why = "TensorFloat-32 is a setting of the whole process"
+        result.kept_state = dict.fromkeys(TF32_SETTINGS, why)
+    return result
+
+
+def _cast(model: Model, dtype: torch.dtype, components: tuple[str, ...]) -> ck.StepResult:
+    result = ck.StepResult(matched={}, changed={})
+    matched, changed = {}, {}
+    partial = model.is_pipeline and set(components) != set(model.modules)
+    if partial:
+        _cast_at_the_door(model, set(components))
+    for name in components:
+        module = model.module(name)
+        floats = {n: p for n, p in module.named_parameters() if p.is_floating_point()}
+        matched[name] = list(floats)
+        changed[name] = [n for n, p in floats.items() if p.dtype != dtype]
+        module.to(dtype)
+    result.matched, result.changed = matched, changed
+    if partial:
+        why = "casts inputs where they enter, which a folder cannot say"
+        result.not_savable = dict.fromkeys(components, why)
+    return result
+
+
+def _cast_at_the_door(model: Model, components: set[str]) -> None:
+    """Cast what enters a component to its dtype, and what leaves a cast one back.
+
+    Components that keep their dtype get this too: a pipeline makes its latents in the dtype of
+    one component (mostly the text encoder) and hands them to the others.
+    """
+    for name, module in model.modules.items():
+        outer = _dtype(module) if name in components else None
+        for entry in model.entry_points(name):
+            entry.replace(_doorkeeper(entry.function, module, outer))
+
+
+def _doorkeeper(
+    function: Callable[..., Any], module: torch.nn.Module, outer: torch.dtype | None
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        inner = _dtype(module)
+        output = function(*_to(args, inner), **_to(kwargs, inner))
+        return output if outer is None else _to(output, outer)
+
+    return call
+
+
+def _dtype(module: torch.nn.Module) -> torch.dtype | None:
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def _to(value: Any, dtype: torch.dtype | None) -> Any:
+    """A copy of nested containers whose floating tensors have another dtype."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() and dtype else value
+    if isinstance(value, dict):
+        # diffusers' and transformers' outputs are dicts, which a copy keeps the class of.
+        cast = copy.copy(value)
+        for key, item in value.items():
+            cast[key] = _to(item, dtype)
+        return cast
+    if type(value) in (list, tuple):
+        return type(value)(_to(item, dtype) for item in value)
+    return value

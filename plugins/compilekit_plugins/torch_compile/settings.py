@@ -1,0 +1,69 @@
+"""From the step's options to torch.compile's arguments, checked against the installed torch.
+
+Settings go into `options=`, so that they hold for what this step compiles, also when it is
+compiled again later, and for nothing else in the process.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import compilekit as ck
+
+if TYPE_CHECKING:
+    from compilekit_plugins.torch_compile import TorchCompile
+
+REGION_VARIANTS = 64
+"""How many variants of one block's code may be compiled; torch stops at 8, without an error."""
+
+
+def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
+    """The keyword arguments of `torch.compile`."""
+    arguments: dict[str, Any] = {"fullgraph": options.fullgraph, "dynamic": options.dynamic}
+    if options.regions != "none" and "recompile_limit" in _accepted():
+        arguments["recompile_limit"] = REGION_VARIANTS
+    if options.backend != "inductor":
+        _check_backend(options.backend, key)
+        return {**arguments, "backend": options.backend}
+    inductor = _inductor_options(options, key)
+    return {**arguments, "options": inductor} if inductor else arguments
+
+
+def _accepted() -> set[str]:
+    return set(inspect.signature(torch.compile).parameters)
+
+
+def _check_backend(backend: str, key: str) -> None:
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ck.StepError(
+            f'{key}.backend: torch {torch.__version__} has no backend "{backend}"; '
+            f"it has {', '.join(sorted(known))}"
+        )
+
+
+def _inductor_options(options: TorchCompile, key: str) -> dict[str, Any]:
+    """The mode, expanded, and the recipe's own options: torch takes one or the other."""
+    from torch._inductor import config, list_mode_options
+
+    known = config.get_config_copy()  # type: ignore[attr-defined]
+    for name, value in options.inductor.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise ck.StepError(
+                f"{key}.inductor.{name}: inductor of torch {torch.__version__} has no such "
+                f"option.{hint}"
+            )
+        default = known[name]
+        if isinstance(default, bool | int | float | str) and type(value) is not type(default):
+            raise ck.StepError(
+                f"{key}.inductor.{name}: {value!r} is not a {type(default).__name__}, "
+                f"as its default {default!r} is"
+            )
+    mode = {} if options.mode == "default" else list_mode_options(options.mode)
+    return {**mode, **options.inductor}

@@ -1,0 +1,89 @@
+"""What to compile: an entry point whole, or the blocks that repeat inside it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+import compilekit as ck
+
+if TYPE_CHECKING:
+    from compilekit.model import Model
+
+
+def whole(model: Model, name: str, arguments: dict[str, Any]) -> list[str]:
+    """Compile an entry point, beneath accelerate's offload hooks."""
+    entry = model.entry_point(name)
+    if entry.method == "forward" and not hasattr(entry.owner, "_old_forward"):
+        entry.owner.compile(**arguments)
+    else:
+        entry.replace(torch.compile(entry.function, **arguments))
+    return [name]
+
+
+def regions(
+    model: Model,
+    name: str,
+    wanted: Literal["none", "model", "auto"] | list[str],
+    arguments: dict[str, Any],
+) -> list[str]:
+    """Compile the blocks of a component, each in place; blocks that are alike share code."""
+    module = model.entry_point(name).owner
+    if wanted == "auto":
+        blocks = repeated(module)
+    else:
+        blocks = of_classes(module, _classes(module, name, wanted))
+    for block in blocks.values():
+        block.compile(**arguments)
+    return [f"{block} ({type(part).__name__})" for block, part in blocks.items()]
+
+
+def _classes(module: nn.Module, name: str, wanted: str | list[str]) -> list[str]:
+    if isinstance(wanted, list):
+        return wanted
+    own = list(getattr(module, "_repeated_blocks", None) or [])
+    if not own:
+        raise ck.StepError(
+            f"{name}: a {type(module).__name__} names no repeated blocks; name the block classes "
+            "(`regions: [Block]`), or say `regions: auto`"
+        )
+    return own
+
+
+def of_classes(module: nn.Module, classes: list[str]) -> dict[str, nn.Module]:
+    """The modules of these classes, by name; of nested ones the outermost."""
+    present = {type(part).__name__ for part in module.modules()}
+    missing = sorted(set(classes) - present)
+    if missing and not set(classes) & present:
+        raise ck.StepError(
+            f"a {type(module).__name__} has no block of class {', '.join(missing)}; "
+            f"it has {', '.join(sorted(present))}"
+        )
+    found = {name: part for name, part in module.named_modules() if type(part).__name__ in classes}
+    return _outermost(found)
+
+
+def repeated(module: nn.Module) -> dict[str, nn.Module]:
+    """The members of module lists that have a twin: the same class and shapes of weights."""
+    twins: dict[object, dict[str, nn.Module]] = defaultdict(dict)
+    for owner, parent in module.named_modules():
+        if not isinstance(parent, nn.ModuleList):
+            continue
+        for index, part in enumerate(parent):
+            shapes = tuple((name, tuple(p.shape)) for name, p in part.named_parameters())
+            if shapes:
+                twins[type(part), shapes][f"{owner}.{index}"] = part
+    return _outermost(
+        {name: part for group in twins.values() if len(group) > 1 for name, part in group.items()}
+    )
+
+
+def _outermost(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    return {
+        name: part
+        for name, part in found.items()
+        if not any(name.startswith(f"{other}.") for other in found)
+    }

@@ -1,0 +1,143 @@
+"""Watching torch's compiler: how long, how many graphs, where they break, what is compiled again.
+
+Torch's own names for this are private, and stand in this file alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._dynamo import utils
+
+import compilekit as ck
+
+BREAK_LOGS = (
+    "torch._dynamo.symbolic_convert.__graph_breaks",
+    "torch._dynamo.convert_frame.__graph_breaks",
+    "torch._dynamo.exc.__graph_breaks",
+)
+BREAK = re.compile(r"in user code at (?P<where>\S+:\d+)\nGraph Break Reason: (?P<why>[^\n]*)")
+EVENTS_KEPT = 4096
+REASON_LENGTH = 160
+
+
+class Watch(logging.Handler):
+    """Collects what the compiler does while it is open, and afterwards what it does again."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.breaks: dict[str, str] = {}
+        self._events: list[Any] = []
+        self._graphs = self._seen_graphs = _graph_count()
+        self._marked: list[Any] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a graph break: the source line, and the first line of the reason."""
+        found = BREAK.search(record.getMessage())
+        if found:
+            self.breaks.setdefault(found["where"], found["why"].strip())
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Watch the compiler."""
+        before = utils.get_compilation_metrics()
+        utils.set_compilation_metrics_limit(EVENTS_KEPT)
+        with contextlib.ExitStack() as stack:
+            stack.callback(utils.set_compilation_metrics_limit, _default_limit())
+            for name in BREAK_LOGS:
+                stack.enter_context(_listening(logging.getLogger(name), self))
+            yield
+            self._events = _since(before)
+
+    def new_graphs(self) -> int:
+        """The graphs compiled since this was last asked."""
+        count = _graph_count()
+        new, self._seen_graphs = count - self._seen_graphs, count
+        return new
+
+    def summary(self) -> dict[str, object]:
+        """Compile seconds, the number of graphs, and the graph breaks with their source lines."""
+        seconds = sum(event.entire_frame_compile_time_s or 0.0 for event in self._events)
+        return {
+            "compile_seconds": round(seconds, 2),
+            "graphs": self._seen_graphs - self._graphs,
+            "graph_breaks": [f"{where}: {why}" for where, why in sorted(self.breaks.items())],
+        }
+
+    def mark(self) -> None:
+        """From here on, `compiled_since_mark` counts."""
+        self._marked = utils.get_compilation_metrics()
+
+    def compiled_since_mark(self) -> list[str]:
+        """What was compiled since `mark`, with the guard that failed."""
+        return [_recompile(event) for event in _since(self._marked)]
+
+
+def _graph_count() -> int:
+    return int(utils.counters["stats"]["unique_graphs"])
+
+
+def _default_limit() -> int:
+    return int(getattr(utils, "DEFAULT_COMPILATION_METRICS_LIMIT", 64))
+
+
+def _since(before: list[Any]) -> list[Any]:
+    known = {id(event) for event in before}
+    return [event for event in utils.get_compilation_metrics() if id(event) not in known]
+
+
+def _recompile(event: Any) -> str:
+    where = f"{event.co_name} at {event.co_filename}:{event.co_firstlineno}"
+    reason = (event.recompile_reason or "a first compilation").splitlines()[0]
+    return f"{where}: {reason[:REASON_LENGTH]}"
+
+
+@contextlib.contextmanager
+def _listening(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+    level, propagates = logger.level, logger.propagate
+    # A user who asked torch for these logs still sees them; nobody else gets them.
+    wanted = logger.isEnabledFor(logging.DEBUG) and level == logging.DEBUG
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = propagates and wanted
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+@contextlib.contextmanager
+def compiler_errors(key: str) -> Iterator[None]:
+    """Turn what the compiler raises into errors that name the step and say what to do."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        yield
+    except (TorchDynamoException, RuntimeError) as error:
+        if _caused_by(error, InvalidCxxCompiler):
+            raise ck.MachineError(
+                f"{key}: torch's inductor needs a C++ compiler, and finds none; install g++ "
+                "(Debian: apt-get install g++), or set CXX"
+            ) from error
+        hint = ""
+        if isinstance(error, torch._dynamo.exc.Unsupported):  # noqa: SLF001
+            hint = "\nTry `fullgraph: false`, or `regions:` that leave this line out."
+        raise ck.StepError(f"{key}: {type(error).__name__}: {error}{hint}") from error
+
+
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, kind) or isinstance(getattr(error, "inner_exception", None), kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

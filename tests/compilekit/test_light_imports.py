@@ -1,0 +1,142 @@
+"""What answers at once must load no torch, and what may import what is a rule."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import compilekit
+import compilekit_plugins
+
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "numpy"}
+CORE = Path(compilekit.__file__).parent
+PLUGINS = Path(compilekit_plugins.__file__).parent
+
+LAYERS = [
+    {"errors", "steps"},
+    {"hookspecs", "recipe"},
+    {"discovery", "host", "order"},
+    {"plan"},
+    {"model", "recording", "environment", "measure", "sample", "progress"},
+    {"reference", "report", "saving", "loading"},
+    {"instruments"},
+    {"engine"},
+    {"api"},
+    {"cli", "testing"},
+]
+"""Imports point down this list, at the most within one entry; `compilekit` itself is on top."""
+
+
+def loaded(code: str) -> set[str]:
+    """The heavy packages that a new interpreter has loaded after some code."""
+    ending = "; import sys, json; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + ending], capture_output=True, text=True, check=True
+    )
+    return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_compilekit_loads_nothing_heavy():
+    assert loaded("import compilekit") == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["plan", "sdxl-cuda-max"], ["plugins"], ["recipes"], ["schema"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_that_only_look_load_nothing_heavy(arguments):
+    code = f"""
+import sys; sys.argv = ["compilekit", *{arguments}]
+from compilekit.cli import main
+try: main()
+except SystemExit as done: assert not done.code, done.code
+pass"""
+    assert loaded(code) == set()
+
+
+def test_a_plugin_that_imports_torch_when_it_is_loaded_is_noticed(write):
+    path = write(
+        "heavy.py",
+        """
+        import torch
+        import compilekit as ck
+        @ck.hookimpl(wrapper=True)
+        def optimize_model(): yield
+        """,
+    )
+    code = f"import compilekit as ck; p = ck.load_host([{str(path)!r}]).plugins['heavy']"
+    assert loaded(f"{code}; assert p.imports_torch") >= {"torch"}
+
+
+def imported(path: Path, *, at_top: bool = False) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if at_top else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def test_the_core_never_imports_a_plugin():
+    found = {
+        (path.name, name)
+        for path in CORE.rglob("*.py")
+        for name in imported(path)
+        if name.startswith("compilekit_plugins")
+    }
+    assert found == set()
+
+
+def test_imports_of_the_core_point_one_way():
+    depth = {name: index for index, names in enumerate(LAYERS) for name in names}
+    wrong = []
+    for path in sorted(CORE.rglob("*.py")):
+        own = path.relative_to(CORE).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        # What stands under `if TYPE_CHECKING:` is never run.
+        for guard in [n for n in ast.walk(tree) if isinstance(n, ast.If)]:
+            if isinstance(guard.test, ast.Name) and guard.test.id == "TYPE_CHECKING":
+                guard.body = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("compilekit."):
+                other = node.module.split(".")[1]
+                if depth[other] > depth[own]:
+                    wrong.append(f"{path.relative_to(CORE)} imports {node.module}")
+    assert wrong == []
+
+
+def test_plugins_import_vendor_libraries_only_inside_functions():
+    helpers = {"settings.py", "targets.py", "watch.py"}  # loaded by a hook's body alone
+    found = {
+        (path.name, name)
+        for path in PLUGINS.rglob("*.py")
+        if path.name not in helpers
+        for name in imported(path, at_top=True)
+        if name.split(".")[0] in HEAVY
+    }
+    assert found == set()
+
+
+def test_plugins_use_only_what_a_third_party_could_use():
+    found = {
+        (path.name, name)
+        for path in PLUGINS.rglob("*.py")
+        for name in imported(path)
+        if name.startswith("compilekit.") and name not in {"compilekit.model", "compilekit.steps"}
+    }
+    assert found == set()
+
+
+def test_no_file_is_longer_than_400_lines():
+    paths = [*CORE.rglob("*.py"), *PLUGINS.rglob("*.py")]
+    assert [p.name for p in paths if len(p.read_text(encoding="utf-8").splitlines()) > 400] == []
