@@ -27,6 +27,31 @@ MAX_SIGNATURES = 16
 class _HeldTensor:
     tensor: torch.Tensor
     device: torch.device
+    stride: tuple[int, ...]
+
+    def fresh(self, dtype: torch.dtype) -> torch.Tensor:
+        """A copy with the strides of the original: compiled code guards on them."""
+        if not _is_dense(self.tensor.shape, self.stride):
+            return self.tensor.to(self.device, dtype, copy=True)
+        made = torch.empty_strided(
+            self.tensor.shape, self.stride, dtype=dtype, device=self.device
+        )
+        # An expanded dimension has stride 0: all its entries are one, and are written once.
+        once = tuple(slice(0, 1) if step == 0 else slice(None) for step in self.stride)
+        made[once] = self.tensor[once].to(self.device, dtype)
+        return made
+
+
+def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether no two elements share memory, expanded dimensions apart."""
+    reach = 0
+    for step, size in sorted(zip(stride, shape, strict=True)):
+        if step == 0 or size == 1:
+            continue
+        if step <= reach:
+            return False
+        reach += step * (size - 1)
+    return True
 
 
 @dataclass(frozen=True)
@@ -222,7 +247,8 @@ def _held(value: Any) -> Any:
 
 def _hold(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return _HeldTensor(value.detach().to("cpu", copy=True), value.device)
+        kept = value.detach().to("cpu", copy=True)
+        return _HeldTensor(kept, value.device, tuple(value.stride()))
     if isinstance(value, torch.Generator):
         return _HeldGenerator(value.get_state(), value.device)
     return value
@@ -231,7 +257,7 @@ def _hold(value: Any) -> Any:
 def _fresh(value: Any, *, was: torch.dtype | None, now: torch.dtype | None) -> Any:
     if isinstance(value, _HeldTensor):
         dtype = now if value.tensor.dtype == was and now is not None else value.tensor.dtype
-        return value.tensor.to(value.device, dtype, copy=True)
+        return value.fresh(dtype)
     if isinstance(value, _HeldGenerator):
         generator = torch.Generator(value.device)
         generator.set_state(value.state)

@@ -55,9 +55,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 class Budget:
     """How long to train: counted in steps, not seconds, so that a seed decides the weights."""
 
-    vae_steps: int = 600
+    vae_steps: int = 400
     vae_batch: int = 16
-    unet_steps: int = 1600
+    unet_steps: int = 1200
     unet_batch: int = 32
     pictures: int = 8192
 
@@ -329,10 +329,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    pipeline = train(Budget(), arguments.seed)
-    if arguments.out.exists():
+    # Now rather than after the training: a file in the way is an error.
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pipeline = train(Budget(), arguments.seed).to(torch.float16)
+    with tempfile.TemporaryDirectory(dir=arguments.out.parent) as folder:
+        pipeline.save_pretrained(Path(folder, "model"))
         shutil.rmtree(arguments.out)
-    pipeline.to(torch.float16).save_pretrained(arguments.out)
+        Path(folder, "model").rename(arguments.out)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
     print(f"{arguments.out}: {size / 1e6:.2f} MB")
 

@@ -21,8 +21,8 @@ _SAMPLE = 1024
 _WRAPPER = "_orig_mod"
 _COMPILED_CALL = "_compiled_call_impl"
 _SWITCHES = ("training", "use_tiling", "use_slicing")
-# How a module prints, and what the snapshot looks at by other means.
-_NOT_OVERRIDES = ("extra_repr", "processor", _COMPILED_CALL)
+# What runs a component. Other methods of an instance (saving, say) do not steer its outputs.
+_RUNS = ("forward", "encode", "decode", "_old_forward")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def _look_at_module(module: nn.Module, wrappers: list[object]) -> ModuleLook:
     if own.get(_COMPILED_CALL) is not None:
         compiled.append(own[_COMPILED_CALL])
     for name, value in own.items():
-        if not callable(value) or isinstance(value, (type, nn.Module)) or name in _NOT_OVERRIDES:
+        if name not in _RUNS or not callable(value):
             continue
         innermost = _compiled_in(value)
         if innermost is not None and not any(innermost is each for each in compiled):
@@ -212,7 +212,7 @@ class _Sampler:
     @torch.no_grad()
     def take(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Values of a tensor, or of those inside a quantised one; nothing where that fails."""
-        if tensor.is_meta or tensor.layout is not torch.strided:
+        if tensor.is_meta:
             return ()
         if hasattr(tensor, "__tensor_flatten__"):
             parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
@@ -225,7 +225,7 @@ class _Sampler:
         return ()
 
     def _gather(self, tensor: Tensor) -> Tensor:
-        return tensor.detach()[self._index(tensor)].as_subclass(Tensor).reshape(-1).cpu()
+        return tensor[self._index(tensor)].as_subclass(Tensor).reshape(-1).cpu()
 
     def _index(self, tensor: Tensor) -> tuple[Tensor, ...]:
         key = (tensor.shape, tensor.device)

@@ -157,15 +157,14 @@ def restore(before: State, *, keep: Collection[str] = ()) -> dict[str, tuple[obj
     """Put everything back as it was, except `keep`; return all that had changed, kept or not."""
     now = snapshot()
     changed = before.diff(now)
-    kept = [key for key in changed if key in keep]
     with _quiet():
         # Every setting is looked at again: putting one back may move another.
         for key in dict.fromkeys((*changed, *_SETTINGS)):
-            if key not in kept:
-                _write(key, before.values.get(key, NOT_SET))
-        # What was put back may be another view on something that must stay.
-        for key in kept:
-            _write(key, now.values.get(key, NOT_SET))
+            _write(key, before.values.get(key, NOT_SET))
+        # What must stay comes last, since it may have other names among what was put back.
+        for key in changed:
+            if key in keep:
+                _write(key, now.values.get(key, NOT_SET))
     return changed
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -99,15 +99,43 @@ def _cast(model: Model, dtype: torch.dtype, components: tuple[str, ...]) -> ck.S
         _cast_at_the_door(model, set(components))
     for name in components:
         module = model.module(name)
-        floats = {n: p for n, p in module.named_parameters() if p.is_floating_point()}
-        matched[name] = list(floats)
-        changed[name] = [n for n, p in floats.items() if p.dtype != dtype]
-        module.to(dtype)
+        kept = _kept_in_float32(module, dtype)
+        floats = {n: t for n, t in _tensors(module) if t.is_floating_point()}
+        matched[name] = [n for n in floats if not _is_kept(n, kept)]
+        changed[name] = [n for n in matched[name] if floats[n].dtype != dtype]
+        for wanted in changed[name]:
+            floats[wanted].data = floats[wanted].data.to(dtype)
+        result.skipped = {
+            **result.skipped,
+            **{f"{name}.{n}": "its class keeps it in float32" for n in floats if _is_kept(n, kept)},
+        }
     result.matched, result.changed = matched, changed
     if partial:
         why = "casts inputs where they enter, which a folder cannot say"
         result.not_savable = dict.fromkeys(components, why)
     return result
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _kept_in_float32(module: torch.nn.Module, dtype: torch.dtype) -> list[str]:
+    """The parts that the model's class keeps in float32, as diffusers and transformers would."""
+    import torch
+
+    if dtype == torch.float32:
+        return []
+    own = getattr(module, "_keep_in_fp32_modules", None) or []
+    strict = getattr(module, "_keep_in_fp32_modules_strict", None) or []
+    # transformers keeps the first list for float16 alone; diffusers for both.
+    is_transformers = type(module).__module__.startswith("transformers.")
+    return [*strict, *(own if dtype == torch.float16 or not is_transformers else ())]
+
+
+def _is_kept(name: str, kept: list[str]) -> bool:
+    return any(part in name.split(".") for part in kept)
 
 
 def _cast_at_the_door(model: Model, components: set[str]) -> None:
@@ -117,33 +145,34 @@ def _cast_at_the_door(model: Model, components: set[str]) -> None:
     one component (mostly the text encoder) and hands them to the others.
     """
     for name, module in model.modules.items():
-        outer = _dtype(module) if name in components else None
+        floats = [p for p in module.parameters() if p.is_floating_point()]
+        if not floats:
+            continue
+        # The largest weight tells the dtype: small ones may be kept in float32.
+        weight = max(floats, key=lambda p: p.numel())
+        outer = weight.dtype if name in components else None
         for entry in model.entry_points(name):
-            entry.replace(_doorkeeper(entry.function, module, outer))
+            entry.replace(_doorkeeper(entry.function, weight, outer))
 
 
 def _doorkeeper(
-    function: Callable[..., Any], module: torch.nn.Module, outer: torch.dtype | None
+    function: Callable[..., Any], weight: torch.Tensor, outer: torch.dtype | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        inner = _dtype(module)
-        output = function(*_to(args, inner), **_to(kwargs, inner))
+        # Asked at each call: a later step may cast this component too.
+        output = function(*_to(args, weight.dtype), **_to(kwargs, weight.dtype))
         return output if outer is None else _to(output, outer)
 
     return call
 
 
-def _dtype(module: torch.nn.Module) -> torch.dtype | None:
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-
-
-def _to(value: Any, dtype: torch.dtype | None) -> Any:
+def _to(value: Any, dtype: torch.dtype) -> Any:
     """A copy of nested containers whose floating tensors have another dtype."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() and dtype else value
+        return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, dict):
         # diffusers' and transformers' outputs are dicts, which a copy keeps the class of.
         cast = copy.copy(value)

@@ -17,15 +17,24 @@ import compilekit as ck
 if TYPE_CHECKING:
     from compilekit_plugins.torch_compile import TorchCompile
 
-REGION_VARIANTS = 64
-"""How many variants of one block's code may be compiled; torch stops at 8, without an error."""
+VARIANTS = 64
+"""How many variants of one function may be compiled; past 8, torch goes eager without an error.
+
+torch counts by the code of a function, which all blocks of a class share, and all models of
+a class in a process too, unless it is told to keep them apart.
+"""
 
 
 def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
     """The keyword arguments of `torch.compile`."""
+    _check_switched_on(key)
     arguments: dict[str, Any] = {"fullgraph": options.fullgraph, "dynamic": options.dynamic}
-    if options.regions != "none" and "recompile_limit" in _accepted():
-        arguments["recompile_limit"] = REGION_VARIANTS
+    # Newer torch alone takes these two.
+    accepted = inspect.signature(torch.compile).parameters
+    if "recompile_limit" in accepted:
+        arguments["recompile_limit"] = VARIANTS
+    if "isolate_recompiles" in accepted and options.regions == "none":
+        arguments["isolate_recompiles"] = True
     if options.backend != "inductor":
         _check_backend(options.backend, key)
         return {**arguments, "backend": options.backend}
@@ -33,8 +42,14 @@ def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
     return {**arguments, "options": inductor} if inductor else arguments
 
 
-def _accepted() -> set[str]:
-    return set(inspect.signature(torch.compile).parameters)
+def _check_switched_on(key: str) -> None:
+    from torch._dynamo import config
+
+    if config.disable:
+        raise ck.StepError(
+            f"{key}: torch's compiler is switched off in this process (TORCH_COMPILE_DISABLE or "
+            "TORCHDYNAMO_DISABLE is set), so nothing would be compiled"
+        )
 
 
 def _check_backend(backend: str, key: str) -> None:

@@ -33,7 +33,7 @@ class Watch(logging.Handler):
         super().__init__(logging.DEBUG)
         self.breaks: dict[str, str] = {}
         self._events: list[Any] = []
-        self._graphs = self._seen_graphs = _graph_count()
+        self._graphs = 0
         self._marked: list[Any] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -45,7 +45,7 @@ class Watch(logging.Handler):
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Watch the compiler."""
-        before = utils.get_compilation_metrics()
+        before, graphs = utils.get_compilation_metrics(), _graph_count()
         utils.set_compilation_metrics_limit(EVENTS_KEPT)
         with contextlib.ExitStack() as stack:
             stack.callback(utils.set_compilation_metrics_limit, _default_limit())
@@ -53,19 +53,17 @@ class Watch(logging.Handler):
                 stack.enter_context(_listening(logging.getLogger(name), self))
             yield
             self._events = _since(before)
-
-    def new_graphs(self) -> int:
-        """The graphs compiled since this was last asked."""
-        count = _graph_count()
-        new, self._seen_graphs = count - self._seen_graphs, count
-        return new
+            self._graphs = _graph_count() - graphs
 
     def summary(self) -> dict[str, object]:
-        """Compile seconds, the number of graphs, and the graph breaks with their source lines."""
+        """Compile seconds, new graphs, and graph breaks with their source lines.
+
+        There may be no new graph where an equal block was compiled before in this process.
+        """
         seconds = sum(event.entire_frame_compile_time_s or 0.0 for event in self._events)
         return {
             "compile_seconds": round(seconds, 2),
-            "graphs": self._seen_graphs - self._graphs,
+            "graphs": self._graphs,
             "graph_breaks": [f"{where}: {why}" for where, why in sorted(self.breaks.items())],
         }
 

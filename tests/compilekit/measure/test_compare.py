@@ -105,6 +105,11 @@ def test_tensors_are_paired_by_name_where_names_agree() -> None:
     assert found.relative_l2 == 0
 
 
+def test_equal_names_of_two_tensors_do_not_hide_one() -> None:
+    reference = {"a": {"b": ONE}, "a.b": 5 * ONE}
+    assert compare({"a": {"b": 2 * ONE}, "a.b": 5 * ONE}, reference).relative_l2 == 1.0
+
+
 def test_a_tuple_is_paired_with_a_model_output_by_order() -> None:
     found = compare((2 * ONE,), UNet2DConditionOutput(sample=ONE))
     assert (found.relative_l2, found.where) == (1.0, "sample")
@@ -113,6 +118,13 @@ def test_a_tuple_is_paired_with_a_model_output_by_order() -> None:
 def test_rounding_of_a_low_precision_is_seen_in_full() -> None:
     reference = torch.tensor([1.0, 1 + 2**-20], dtype=torch.float64)
     assert compare(reference.bfloat16(), reference).max_abs == 2**-20
+
+
+def test_float64_outputs_are_compared_in_full() -> None:
+    reference = torch.ones(3, dtype=torch.float64)
+    assert compare(reference + 1e-12, reference).relative_l2 == pytest.approx(
+        1e-12, rel=1e-3, abs=0
+    )
 
 
 def test_a_large_float16_tensor_does_not_overflow() -> None:

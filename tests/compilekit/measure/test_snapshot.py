@@ -134,6 +134,27 @@ def test_an_edit_in_another_layout_is_both() -> None:
     }
 
 
+def test_a_tensor_of_another_class_is_weights_though_its_values_are_equal() -> None:
+    class Other(Tensor):
+        pass
+
+    module = nn.Module()
+    module.register_buffer("values", torch.ones(4))
+    other = torch.ones(4).as_subclass(Other)
+    assert done_to(module, lambda: setattr(module, "values", other)) == {"weights": ["values"]}
+
+
+def test_a_parameter_that_becomes_a_buffer_is_no_change() -> None:
+    net = nn.Linear(4, 4, bias=False)
+
+    def act() -> None:
+        values = net.weight.detach()
+        del net.weight
+        net.register_buffer("weight", values)
+
+    assert done_to(net, act) == {}
+
+
 def test_quantised_weights_are_weights_alone() -> None:
     net = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
     assert done_to(net[0], lambda: quantize_(net, INT8)) == {"weights": ["weight"]}
