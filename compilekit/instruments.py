@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from compilekit.errors import ClaimError, NonFiniteError, PluginContractError, VerificationError
+from compilekit.errors import ClaimError, NonFiniteError, VerificationError
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
 from compilekit.measure.snapshot import Snapshot, changes, look
@@ -58,9 +58,6 @@ class KeepState:
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
         changed = self._before.diff(state.snapshot())
         kept = {key: why for key in changed if (why := _reason(key, result.kept_state))}
-        if result.kept_state and not kept:
-            wanted = ", ".join(result.kept_state)
-            raise PluginContractError(f"{step.key}: says that it keeps {wanted}, and changed none")
         state.restore(self._before, keep=kept)
         row.state = {
             key: StateChange(before=str(before), after=str(after), kept=kept.get(key, ""))

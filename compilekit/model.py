@@ -43,40 +43,82 @@ class EntryPoint:
         return target(*args, **kwargs)
 
     @property
+    def is_bare_forward(self) -> bool:
+        """Whether it is a forward with nothing around it, so that `Module.compile` serves."""
+        return self.method == "forward" and not {"forward", "_old_forward"} & set(vars(self.owner))
+
+    @property
     def function(self) -> Callable[..., Any]:
-        """What runs beneath accelerate's offload hooks, bound to the module."""
-        if self.method == "forward":
-            own: Callable[..., Any] = getattr(self.owner, "_old_forward", self.owner.forward)
-            return own
-        bound = getattr(self.owner, self.method)
-        if inspect.ismethod(bound) and hasattr(bound.__func__, "__wrapped__"):
+        """What runs beneath offload hooks and other layers, bound to the module."""
+        found: Callable[..., Any] = getattr(self.owner, self._slot)
+        while isinstance(found, Layer):
+            found = found.beneath
+        function = getattr(found, "__func__", None)
+        if self.method != "forward" and hasattr(function, "__wrapped__"):
             # diffusers wraps encode and decode in a function that first runs the offload hook.
-            return functools.partial(bound.__func__.__wrapped__, self.owner)
-        beneath: Callable[..., Any] = getattr(bound, "beneath", bound)
-        return beneath
+            return functools.partial(function.__wrapped__, self.owner)
+        return found
 
     def replace(self, function: Callable[..., Any]) -> None:
-        """Put another callable in its place, beneath accelerate's offload hooks."""
-        if self.method != "forward":
-            setattr(self.owner, self.method, _hooked(self.owner, function))
-        elif hasattr(self.owner, "_old_forward"):
-            self.owner._old_forward = function  # type: ignore[assignment]  # noqa: SLF001
+        """Put another callable in its place, beneath offload hooks and other layers."""
+        outer = getattr(self.owner, self._slot)
+        if isinstance(outer, Layer):
+            outer.put_beneath(function)
+        elif self.method == "forward":
+            setattr(self.owner, self._slot, function)
         else:
-            self.owner.forward = function
+            setattr(self.owner, self.method, OffloadLayer(function, self.owner))
+
+    def wrap(self, make: Callable[[Callable[..., Any]], Layer]) -> None:
+        """Put a layer around it, which stays outside of what is compiled later."""
+        if self.method != "forward" and not isinstance(getattr(self.owner, self.method), Layer):
+            self.replace(self.function)
+        setattr(self.owner, self._slot, make(getattr(self.owner, self._slot)))
+
+    @property
+    def _slot(self) -> str:
+        """The attribute that holds it: accelerate moves a forward that it hooks."""
+        hooked = self.method == "forward" and "_old_forward" in vars(self.owner)
+        return "_old_forward" if hooked else self.method
 
 
-def _hooked(owner: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function which first runs the owner's offload hook, if it has one by then."""
+class Layer:
+    """A callable around an entry point, which stays when what is beneath it is replaced."""
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        hook = getattr(owner, "_hf_hook", None)
+    def __init__(self, beneath: Callable[..., Any]) -> None:
+        self.put_beneath(beneath)
+
+    def put_beneath(self, function: Callable[..., Any]) -> None:
+        """Replace what is innermost."""
+        beneath = vars(self).get("beneath")
+        if isinstance(beneath, Layer):
+            beneath.put_beneath(function)
+            function = beneath
+        self.beneath = function
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.beneath(*args, **kwargs)
+
+    @property
+    def _torchdynamo_orig_callable(self) -> Any:
+        """Tells torch, and whoever looks, that there is compiled code beneath."""
+        own = self.beneath._torchdynamo_orig_callable  # type: ignore[attr-defined]  # noqa: SLF001
+        return own
+
+
+class OffloadLayer(Layer):
+    """Runs the owner's offload hook first, if it has one by then, as diffusers' methods do."""
+
+    def __init__(self, beneath: Callable[..., Any], owner: nn.Module) -> None:
+        super().__init__(beneath)
+        self._owner = owner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        hook = getattr(self._owner, "_hf_hook", None)
         if hook is not None and hasattr(hook, "pre_forward"):
-            hook.pre_forward(owner)
-        return function(*args, **kwargs)
-
-    call.beneath = function  # type: ignore[attr-defined]
-    return call
+            hook.pre_forward(self._owner)
+        return self.beneath(*args, **kwargs)
 
 
 class Model:
@@ -198,7 +240,7 @@ def _attribute(found: Any, part: str, owner: str) -> Any:
             raise ModelError(f'"{owner}" has {len(found)} entries, and no "{part}"')
         return found[int(part)]
     child = getattr(found, part, None)
-    if isinstance(child, nn.Module) or inspect.ismethod(child) or inspect.isfunction(child):
+    if callable(child) and not isinstance(child, type):
         return child
     public = [name for name in METHODS if callable(getattr(found, name, None))]
     names = [*public, *(name for name, _ in getattr(found, "named_children", list)())]

@@ -7,7 +7,6 @@ outputs leave in the dtype that the pipeline saw before.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +18,7 @@ import compilekit as ck
 if TYPE_CHECKING:
     import torch
 
-    from compilekit.model import Model
+    from compilekit.model import Layer, Model
     from compilekit.steps import Device, Purpose
 
 TF32_SETTINGS = (
@@ -69,7 +68,7 @@ def describe() -> ck.StepDescription:
         effects=_effects,
         check=_check,
         components="optional",
-        budget=0.05,
+        budget=0.1,
     )
 
 
@@ -152,19 +151,22 @@ def _cast_at_the_door(model: Model, components: set[str]) -> None:
         weight = max(floats, key=lambda p: p.numel())
         outer = weight.dtype if name in components else None
         for entry in model.entry_points(name):
-            entry.replace(_doorkeeper(entry.function, weight, outer))
+            entry.wrap(functools.partial(_door, weight, outer))
 
 
-def _doorkeeper(
-    function: Callable[..., Any], weight: torch.Tensor, outer: torch.dtype | None
-) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        # Asked at each call: a later step may cast this component too.
-        output = function(*_to(args, weight.dtype), **_to(kwargs, weight.dtype))
-        return output if outer is None else _to(output, outer)
+def _door(
+    weight: torch.Tensor, outer: torch.dtype | None, function: Callable[..., Any]
+) -> Layer:
+    from compilekit.model import Layer
 
-    return call
+    class Door(Layer):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            # Asked at each call: a later step may cast this component too.
+            inner = weight.dtype
+            output = self.beneath(*_to(args, inner), **_to(kwargs, inner))
+            return output if outer is None else _to(output, outer)
+
+    return Door(function)
 
 
 def _to(value: Any, dtype: torch.dtype) -> Any:
@@ -174,11 +176,8 @@ def _to(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, dict):
-        # diffusers' and transformers' outputs are dicts, which a copy keeps the class of.
-        cast = copy.copy(value)
-        for key, item in value.items():
-            cast[key] = _to(item, dtype)
-        return cast
+        # diffusers' and transformers' outputs are dicts too, made from keywords.
+        return type(value)(**{key: _to(item, dtype) for key, item in value.items()})
     if type(value) in (list, tuple):
         return type(value)(_to(item, dtype) for item in value)
     return value

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def whole(model: Model, name: str, arguments: dict[str, Any]) -> list[str]:
-    """Compile an entry point, beneath accelerate's offload hooks."""
+    """Compile an entry point, beneath offload hooks and other layers around it."""
     entry = model.entry_point(name)
-    if entry.method == "forward" and not hasattr(entry.owner, "_old_forward"):
+    if entry.is_bare_forward:
         entry.owner.compile(**arguments)
     else:
         entry.replace(torch.compile(entry.function, **arguments))
@@ -67,18 +67,25 @@ def of_classes(module: nn.Module, classes: list[str]) -> dict[str, nn.Module]:
 
 
 def repeated(module: nn.Module) -> dict[str, nn.Module]:
-    """The members of module lists that have a twin: the same class and shapes of weights."""
+    """The members of module lists that have a twin: the same class and shapes of weights.
+
+    Of nested twins the outermost counts, and a class that is part of one (a block's feed-forward
+    layer, say) is no region elsewhere either.
+    """
     twins: dict[object, dict[str, nn.Module]] = defaultdict(dict)
     for owner, parent in module.named_modules():
         if not isinstance(parent, nn.ModuleList):
             continue
         for index, part in enumerate(parent):
             shapes = tuple((name, tuple(p.shape)) for name, p in part.named_parameters())
-            if shapes:
+            if shapes and any(part.children()):
                 twins[type(part), shapes][f"{owner}.{index}"] = part
-    return _outermost(
-        {name: part for group in twins.values() if len(group) > 1 for name, part in group.items()}
-    )
+    found = {
+        name: part for group in twins.values() if len(group) > 1 for name, part in group.items()
+    }
+    outer = _outermost(found)
+    parts = {type(part) for name, part in found.items() if name not in outer}
+    return {name: part for name, part in outer.items() if type(part) not in parts}
 
 
 def _outermost(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
