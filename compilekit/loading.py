@@ -163,7 +163,7 @@ def _loaded(place: str, wanted: ModelSource, *, is_pipeline: bool) -> Any:
     import diffusers
 
     if dtype:
-        keywords["torch_dtype"] = dtype
+        keywords[_dtype_keyword()] = dtype
     for name, other in wanted.components.items():
         keywords[name] = _component(other, dtype)
     kind = _class(wanted.pipeline) if wanted.pipeline else diffusers.DiffusionPipeline
@@ -174,8 +174,15 @@ def _component(other: str, dtype: Any) -> Any:
     """A replaced component: of the class that its own config names."""
     import diffusers
 
-    keywords = {"torch_dtype": dtype} if dtype else {}
+    keywords = {_dtype_keyword(): dtype} if dtype else {}
     return diffusers.AutoModel.from_pretrained(other, **keywords)
+
+
+def _dtype_keyword() -> str:
+    """What diffusers calls the dtype: it renamed it, and warns about the old name."""
+    from diffusers.utils import deprecation_utils
+
+    return "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
 
 
 def _class(name: str) -> Any:

@@ -6,11 +6,12 @@ are; a plain module is one component called `model`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,11 +196,25 @@ class Model:
 
     def run(self, sample: Mapping[str, Any], seed: int) -> Any:
         """Run the sample once: a real call of the pipeline, or of the module on its inputs."""
-        with torch.random.fork_rng(devices=_cuda_devices()), torch.no_grad():
+        with torch.random.fork_rng(devices=_cuda_devices()), torch.no_grad(), self._quiet():
             torch.manual_seed(seed)
             if not self.is_pipeline:
                 return self.subject(**self._cast_inputs())
             return self.subject(**self._arguments(sample, seed))
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Switch the pipeline's own progress bar off: the engine shows what is going on."""
+        before = getattr(self.subject, "_progress_bar_config", None)
+        if hasattr(self.subject, "set_progress_bar_config"):
+            self.subject.set_progress_bar_config(**{**(before or {}), "disable": True})
+        try:
+            yield
+        finally:
+            if before is not None:
+                self.subject.set_progress_bar_config(**before)
+            elif hasattr(self.subject, "_progress_bar_config"):
+                del self.subject._progress_bar_config
 
     def _cast_inputs(self) -> dict[str, torch.Tensor]:
         """The inputs, in the dtype that the module has by now, as a caller would pass them."""

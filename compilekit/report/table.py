@@ -1,4 +1,4 @@
-"""The report as tables on the terminal."""
+"""The report as text: what each step did, entry point by entry point, in 80 columns."""
 
 from __future__ import annotations
 
@@ -6,84 +6,58 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from compilekit.report.data import Measurement, Report, StepReport
 
-NUMBERS = ("error", "moved", "time", "speed-up")
+NAME = 30
+COLUMNS = f"{'error':>9}{'moved':>10}{'time':>12}{'speed-up':>15}"
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print what every step did, and how the sample fared from end to end."""
     console = console or Console()
-    console.print(_steps(report))
+    for line in report_lines(report):
+        style = "" if line.startswith(" ") else "bold"
+        console.print(Text(line, style=style), soft_wrap=True)
     for line in _notes(report):
         console.print(Text(line), soft_wrap=True)
 
 
-def _steps(report: Report) -> Table:
+def report_lines(report: Report) -> Iterator[str]:
+    """The table: a line for each step, and one for each entry point that it touched."""
     reference = "float32" if report.reference == "float32" else "the model as loaded"
-    table = Table(
-        title=f"{report.recipe} on {report.device}; errors are relative L2 against {reference}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
-    for column in ("step", "changed", "entry point"):
-        table.add_column(column, overflow="fold")
-    for column in (*NUMBERS, "weights", "took"):
-        table.add_column(column, justify="right", no_wrap=True)
-    _add(table, report, "as loaded", "", report.baseline, _size(report.parameter_bytes), "")
+    yield f"{report.recipe} on {report.device}; errors are relative L2 against {reference}"
+    yield " " * NAME + COLUMNS
+    yield f"as loaded: {_size(report.parameter_bytes)}"
+    yield from _entries(report, report.baseline)
     for step in report.steps:
-        took = f"{step.seconds:.1f} s"
-        weights = _size(step.parameter_bytes)
-        _add(table, report, step.name, _changed(step), step.measurements, weights, took)
-    _add(table, report, "finished", "", report.final, "", "")
-    return table
+        yield f"{step.name}: {_changed(step)}, {_size(step.parameter_bytes)}, {step.seconds:.1f} s"
+        yield from _entries(report, step.measurements)
+    if report.final:
+        yield "finished"
+        yield from _entries(report, report.final)
 
 
-def _add(
-    table: Table,
-    report: Report,
-    name: str,
-    changed: str,
-    measurements: list[Measurement],
-    weights: str,
-    took: str,
-) -> None:
-    if not measurements:
-        table.add_row(name, changed, "", "", "", "", "", weights, took)
-    for index, measured in enumerate(measurements):
-        numbers = _numbers(report, measured)
-        if index == 0:
-            table.add_row(name, changed, measured.entry, *numbers, weights, took)
-        else:
-            table.add_row("", "", measured.entry, *numbers, "", "")
-
-
-def _numbers(report: Report, measured: Measurement) -> tuple[str, ...]:
-    speedup = report.speedup(measured)
-    return (
-        f"{measured.error:.1e}",
-        f"{measured.change:.1e}",
-        f"{measured.seconds * 1e3:.1f} ms",
-        f"{speedup:.2f}x" if speedup else "not compiled",
-    )
+def _entries(report: Report, measurements: list[Measurement]) -> Iterator[str]:
+    for m in measurements:
+        speedup = report.speedup(m)
+        shown = f"{speedup:.2f}x" if speedup else "not compiled"
+        numbers = f"{m.error:9.1e}{m.change:10.1e}{m.seconds * 1e3:9.1f} ms{shown:>15}"
+        yield f"  {m.entry:<{NAME - 2}}{numbers}"
 
 
 def _changed(step: StepReport) -> str:
     count = sum(len(names) for names in step.changed.values())
     matched = sum(len(names) for names in step.matched.values())
-    return f"{count} of {matched} ({', '.join(step.changes)})" if matched else "nothing"
+    return f"changed {count} of {matched} ({', '.join(step.changes)})"
 
 
-def _size(count: int) -> str:
+def _size(count: float) -> str:
     for unit in ("B", "KB", "MB"):
         if count < 1000:  # noqa: PLR2004
             return f"{count:.3g} {unit}"
-        count /= 1000  # type: ignore[assignment]
+        count /= 1000
     return f"{count:.3g} GB"
 
 
