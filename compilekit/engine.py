@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilekit import environment
-from compilekit.errors import CompilekitError, NoMatchError, VerificationError
+from compilekit.errors import (
+    CompilekitError,
+    ModelError,
+    NoMatchError,
+    StepError,
+    VerificationError,
+)
 from compilekit.host import Host
 from compilekit.instruments import (
     CheckClaims,
@@ -147,7 +153,15 @@ class Run:
         return output, seconds
 
     def _run_sample(self) -> Any:
-        return self.model.run(self.sample, self.plan.recipe.seed)
+        try:
+            return self.model.run(self.sample, self.plan.recipe.seed)
+        except CompilekitError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            if self.report.steps:
+                raise StepError(f"after the steps the sample no longer runs: {what}") from error
+            raise ModelError(f"the sample does not run on the model as loaded: {what}") from error
 
     def _to_record(self) -> list[EntryPoint]:
         """The entry points of everything that a step names, and the denoisers."""

@@ -247,7 +247,7 @@ class Host:
             str(self._plugins[i.plugin_name]) for i in impls if _wraps(i) and i.plugin_name != name
         ]
         also = f" (or a wrapper around it: {', '.join(around)})" if around else ""
-        return f"{str(self._plugins[name])}{also}"
+        return f"{self._plugins[name]}{also}"
 
 
 def _wraps(impl: pluggy.HookImpl) -> bool:
@@ -258,12 +258,16 @@ def _shown(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
+def _is_options_model(options: object) -> bool:
+    return isinstance(options, type) and issubclass(options, BaseModel)
+
+
 def _bad_description(description: object) -> str:
     """Why an answer of `describe` cannot be used; empty if it can."""
     if not isinstance(description, StepDescription):
         return f"describe returned {_shown(description)}, not a StepDescription"
     options = description.options
-    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+    if not _is_options_model(options):
         return "describe: options must be a class derived from compilekit.Options"
     if options.model_config.get("extra") != "forbid":
         return 'describe: the options model must forbid unknown keys (extra="forbid")'

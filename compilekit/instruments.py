@@ -17,11 +17,11 @@ from typing import Protocol
 
 import torch
 
-from compilekit.errors import ClaimError, NonFiniteError, VerificationError
+from compilekit.errors import ClaimError, NonFiniteError, StepError, VerificationError
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
 from compilekit.measure.snapshot import Snapshot, changes, look
-from compilekit.model import EntryPoint, Model, parameter_bytes
+from compilekit.model import EntryPoint, Model, cuda_in_use, parameter_bytes
 from compilekit.order import gives, overlap
 from compilekit.recording import Call, Recording, run_call
 from compilekit.reference import Outputs, outputs_of, reference_outputs
@@ -56,6 +56,7 @@ class KeepState:
         self._before = state.snapshot()
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
+        del step
         changed = self._before.diff(state.snapshot())
         kept = {key: why for key in changed if (why := _reason(key, result.kept_state))}
         state.restore(self._before, keep=kept)
@@ -130,7 +131,7 @@ class Memory:
 
     def before(self, step: PlannedStep) -> None:
         del step
-        if torch.cuda.is_initialized():
+        if cuda_in_use():
             torch.cuda.reset_peak_memory_stats()
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
@@ -149,7 +150,7 @@ def model_bytes(model: Model) -> int:
 
 def peak_bytes() -> int:
     """The most memory in use so far: the GPU's where there is one, else the process's."""
-    if torch.cuda.is_initialized():
+    if cuda_in_use():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -206,7 +207,11 @@ class Verify:
 
     def _measure(self, name: str, where: str) -> Measurement:
         entry, calls = self._model.entry_point(name), self._calls[name]
-        outputs = [outputs_of(run_call(entry, call)) for call in calls]
+        try:
+            outputs = [outputs_of(run_call(entry, call)) for call in calls]
+        except Exception as raised:
+            what = f"{type(raised).__name__}: {raised}"
+            raise StepError(f"{where}: {name} no longer runs: {what}") from raised
         reference = self._reference.setdefault(name, outputs)
         at = f"{where}: {name}"
         error = _differences(outputs, reference, at)
@@ -257,11 +262,11 @@ def _seconds(entry: EntryPoint, call: Call) -> float:
     """The median time of one call. The replay before it was the warm-up."""
     times: list[float] = []
     while len(times) < 2 or (sum(times) < TIMING_SECONDS and len(times) < TIMING_RUNS):  # noqa: PLR2004
-        if torch.cuda.is_initialized():
+        if cuda_in_use():
             torch.cuda.synchronize()
         start = time.perf_counter()
         run_call(entry, call)
-        if torch.cuda.is_initialized():
+        if cuda_in_use():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times)

@@ -54,10 +54,10 @@ class EntryPoint:
         found: Callable[..., Any] = getattr(self.owner, self._slot)
         while isinstance(found, Layer):
             found = found.beneath
-        function = getattr(found, "__func__", None)
-        if self.method != "forward" and hasattr(function, "__wrapped__"):
+        wrapped = getattr(getattr(found, "__func__", None), "__wrapped__", None)
+        if self.method != "forward" and wrapped is not None:
             # diffusers wraps encode and decode in a function that first runs the offload hook.
-            return functools.partial(function.__wrapped__, self.owner)
+            return functools.partial(wrapped, self.owner)
         return found
 
     def replace(self, function: Callable[..., Any]) -> None:
@@ -104,8 +104,7 @@ class Layer:
     @property
     def _torchdynamo_orig_callable(self) -> Any:
         """Tells torch, and whoever looks, that there is compiled code beneath."""
-        own = self.beneath._torchdynamo_orig_callable  # type: ignore[attr-defined]  # noqa: SLF001
-        return own
+        return self.beneath._torchdynamo_orig_callable  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class OffloadLayer(Layer):
@@ -214,7 +213,7 @@ class Model:
             if before is not None:
                 self.subject.set_progress_bar_config(**before)
             elif hasattr(self.subject, "_progress_bar_config"):
-                del self.subject._progress_bar_config
+                del self.subject._progress_bar_config  # noqa: SLF001 - it was not there before
 
     def _cast_inputs(self) -> dict[str, torch.Tensor]:
         """The inputs, in the dtype that the module has by now, as a caller would pass them."""
@@ -224,7 +223,9 @@ class Model:
 
     def _arguments(self, sample: Mapping[str, Any], seed: int) -> dict[str, Any]:
         accepted = inspect.signature(type(self.subject).__call__).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+        # diffusers' own pipelines take any keyword, and ignore those that they do not know.
+        strict = type(self.subject).__module__.startswith("diffusers.")
+        takes_any = not strict and any(p.kind is p.VAR_KEYWORD for p in accepted.values())
         unknown = [name for name in sample if name not in accepted and not takes_any]
         if unknown:
             near = difflib.get_close_matches(unknown[0], accepted, n=1)
@@ -265,7 +266,12 @@ def _attribute(found: Any, part: str, owner: str) -> Any:
 
 
 def _cuda_devices() -> list[int]:
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    return list(range(torch.cuda.device_count())) if cuda_in_use() else []
+
+
+def cuda_in_use() -> bool:
+    """Whether this process uses CUDA; asking does not start it."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def parameter_bytes(module: nn.Module) -> int:

@@ -33,9 +33,7 @@ class _HeldTensor:
         """A copy with the strides of the original: compiled code guards on them."""
         if not _is_dense(self.tensor.shape, self.stride):
             return self.tensor.to(self.device, dtype, copy=True)
-        made = torch.empty_strided(
-            self.tensor.shape, self.stride, dtype=dtype, device=self.device
-        )
+        made = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=self.device)
         # An expanded dimension has stride 0: all its entries are one, and are written once.
         once = tuple(slice(0, 1) if step == 0 else slice(None) for step in self.stride)
         made[once] = self.tensor[once].to(self.device, dtype)

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import NoReturn
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -16,7 +16,6 @@ from compilekit.cli import apply, doctor, plan, plugins, recipes, schema
 from compilekit.errors import CompilekitError
 
 INTERRUPTED = 130
-CLOSED_PIPE = 141
 
 app = typer.Typer(
     name="compilekit",
@@ -27,22 +26,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _guarded(run: Callable[..., None]) -> Callable[..., None]:
+    """Show what compilekit raises on purpose, and Ctrl-C, in one message and no traceback."""
+
+    @functools.wraps(run)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            run(*args, **kwargs)
+        except CompilekitError as error:
+            typer.echo(f"compilekit: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("compilekit: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+    return call
+
+
 for command in (plan, apply, plugins, recipes, schema, doctor):
-    app.command(name=command.__name__.rpartition(".")[2])(command.run)
+    app.command(name=command.__name__.rpartition(".")[2])(_guarded(command.run))
 
 
-def main() -> NoReturn:
-    """Run the command line; what compilekit raises on purpose is shown without a traceback."""
-    try:
-        app()
-    except CompilekitError as error:
-        print(f"compilekit: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("compilekit: interrupted; nothing was saved", file=sys.stderr)  # noqa: T201
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(CLOSED_PIPE)
-    sys.exit(0)
+def main() -> None:
+    """Run the command line."""
+    app()

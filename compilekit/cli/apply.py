@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +21,9 @@ def run(
     recipe: RecipeArgument,
     model: Annotated[
         str | None,
-        typer.Argument(help="A model's folder or hub id; left out, the recipe's own."),
+        typer.Argument(
+            metavar="[MODEL]", help="A model's folder or hub id; left out, the recipe's own."
+        ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where images and the report go.")
@@ -33,6 +37,7 @@ def run(
     Exit code 1 when a step fails or a budget is broken; the report is saved all the same.
     """
     _prepare(output)
+    _quiet_libraries()
     from compilekit.api import apply
     from compilekit.host import load_host
 
@@ -57,6 +62,14 @@ def _prepare(output: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UsageError(f"--output {output}: cannot write there: {error.strerror}") from error
+
+
+def _quiet_libraries() -> None:
+    """Keep what libraries say of themselves while they load out of a command's output."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _save_images(before: Any, after: Any, output: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import typer
 
@@ -67,11 +68,11 @@ def _compiler() -> tuple[str, str, str, str]:
     return ("C++ compiler", "absent", "", "torch_compile on the CPU needs g++")
 
 
-def _plugins(files: list[object]) -> list[tuple[str, str, str, str]]:
+def _plugins(files: list[Path]) -> list[tuple[str, str, str, str]]:
     from compilekit.environment import installed_version
     from compilekit.host import load_host
 
-    host = load_host(files)  # type: ignore[arg-type]
+    host = load_host(files)
     rows = []
     for plugin in host.plugins.values():
         step = host.descriptions.get(plugin.name)

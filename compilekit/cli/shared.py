@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def print_table(columns: list[str], rows: list[tuple[str, ...]]) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
     """Print a plain table. Lines are as long as they are: they stay whole in a pipe."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for row in (tuple(columns), *rows):

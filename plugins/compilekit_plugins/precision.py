@@ -154,9 +154,7 @@ def _cast_at_the_door(model: Model, components: set[str]) -> None:
             entry.wrap(functools.partial(_door, weight, outer))
 
 
-def _door(
-    weight: torch.Tensor, outer: torch.dtype | None, function: Callable[..., Any]
-) -> Layer:
+def _door(weight: torch.Tensor, outer: torch.dtype | None, function: Callable[..., Any]) -> Layer:
     from compilekit.model import Layer
 
     class Door(Layer):

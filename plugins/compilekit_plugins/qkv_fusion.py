@@ -7,7 +7,7 @@ cannot be undone in place, and a folder cannot hold the fused model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import compilekit as ck
 
@@ -51,7 +51,7 @@ def optimize_model(model: Model, context: ck.StepContext) -> ck.StepResult:
     result = ck.StepResult(matched={}, changed={})
     matched, skipped = {}, {}
     for component in context.components:
-        module = model.module(component)
+        module: Any = model.module(component)
         if not hasattr(module, "fuse_qkv_projections"):
             skipped[component] = f"a {type(module).__name__} cannot fuse its projections"
             continue

@@ -37,8 +37,8 @@ class TorchaoInt8(ck.Options):
 
     min_features: int = Field(default=64, ge=1)
     min_rows: int = Field(default=CUDA_ROWS + 1, ge=1)
-    include: list[str] = ["*"]
-    exclude: list[str] = []
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
 
 
 def _effects(options: TorchaoInt8, device: Device) -> ck.Effects:
@@ -96,7 +96,11 @@ def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     from torch import nn
 
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.Linear):
+        # Attention layers of torch reach into their output projection: it must stay plain.
+        if (
+            isinstance(layer, nn.Linear)
+            and type(layer).__name__ != "NonDynamicallyQuantizableLinear"
+        ):
             yield name, layer
 
 

@@ -273,7 +273,7 @@ def test_a_package_that_a_step_needs_is_asked_for_before_anything_runs(write, mo
 
 @pytest.mark.parametrize("subject", [3, object()], ids=["a number", "an object"])
 def test_what_is_no_model_is_refused(subject: Any):
-    with pytest.raises(ck.UsageError, match="neither a diffusers pipeline nor an nn.Module"):
+    with pytest.raises(ck.UsageError, match=r"neither a diffusers pipeline nor an nn\.Module"):
         ck.apply(ck.Recipe.from_steps("precision{dtype=bfloat16}"), subject, progress=False)
 
 
@@ -281,3 +281,19 @@ def test_equal_images_have_an_infinite_psnr_that_json_can_hold(run):
     report = run(fine=("weights", SCALE.format(1.0001))).report
     report.end_to_end.psnr = math.inf
     assert '"psnr":"Infinity"' in report.model_dump_json()
+
+
+def test_a_step_after_which_the_model_no_longer_runs_is_named(run, tmp_path):
+    body = "module.second = torch.nn.Linear(3, 3)"
+    with pytest.raises(ck.StepError) as caught:
+        run(shrink=("structure", body))
+    assert str(caught.value).startswith(
+        f"steps[0].shrink: plugin shrink ({tmp_path / 'shrink.py'}): model no longer runs: "
+        "RuntimeError: "
+    )
+
+
+def test_a_sample_that_the_model_does_not_take_is_a_plain_error():
+    recipe = ck.Recipe.from_steps("precision{dtype=bfloat16}")
+    with pytest.raises(ck.ModelError, match="does not run on the model as loaded: RuntimeError"):
+        ck.apply(recipe, Net(), inputs={"x": torch.randn(4, 3)}, progress=False)

@@ -90,7 +90,7 @@ def test_two_distributions_that_bring_one_name_are_both_named(distribution):
 
 def test_a_file_that_takes_the_name_of_an_installed_plugin_is_refused(write):
     path = write("precision.py", STEP.format(body="return None"))
-    with pytest.raises(ck.PluginLoadError, match="compilekit 0.1.0 and .*precision.py"):
+    with pytest.raises(ck.PluginLoadError, match=r"compilekit 0\.1\.0 and .*precision\.py"):
         ck.load_host([path])
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 import compilekit as ck
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class TorchCompile(ck.Options):
     fullgraph: bool = False
     dynamic: bool | None = None
     backend: str = "inductor"
-    inductor: dict[str, bool | int | float | str] = {}
+    inductor: dict[str, bool | int | float | str] = Field(default_factory=dict)
     regions: Literal["none", "model", "auto"] | list[str] = "none"
 
 

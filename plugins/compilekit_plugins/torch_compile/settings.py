@@ -65,7 +65,7 @@ def _inductor_options(options: TorchCompile, key: str) -> dict[str, Any]:
     """The mode, expanded, and the recipe's own options: torch takes one or the other."""
     from torch._inductor import config, list_mode_options
 
-    known = config.get_config_copy()  # type: ignore[attr-defined]
+    known = config.get_config_copy()
     for name, value in options.inductor.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

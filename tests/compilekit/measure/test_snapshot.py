@@ -178,7 +178,7 @@ def test_an_edit_inside_quantised_weights_is_weights() -> None:
 def test_a_tensor_that_only_dequantizes_is_sampled_that_way() -> None:
     class Opaque(Tensor):
         @classmethod
-        def __torch_function__(cls, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN206
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
             if func is Tensor.__getitem__:
                 raise TypeError
             return super().__torch_function__(func, types, args, kwargs or {})
