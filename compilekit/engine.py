@@ -142,9 +142,10 @@ class Run:
 
     def _record(self) -> tuple[Any, float]:
         with self.progress.stage("recording the sample"):
-            self._run_sample()  # the first run pays for lazy set-up, and is not timed
-            start = time.perf_counter()
+            # The recorded run pays for lazy set-up and for the recorder, so the next is timed.
             self._recording, output = record(self._to_record(), self._run_sample)
+            start = time.perf_counter()
+            self._run_sample()
             seconds = time.perf_counter() - start
         for name, count in self._recording.dropped.items():
             self.report.warnings.append(

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Location:
-    """A place in a recipe file. Lines and columns count from 1."""
+    """A place in a recipe file. Lines and columns count from 1.
+
+    >>> str(Location("serve.yaml", 14, 27))
+    'serve.yaml:14:27'
+    """
 
     file: str
     line: int = 0
@@ -42,7 +46,11 @@ class Location:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong in a recipe: where, in which key, and what to do."""
+    """One thing that is wrong in a recipe: where, in which key, and what to do.
+
+    >>> str(Problem(Location("serve.yaml", 3, 1), "tagret", "unknown key"))
+    'serve.yaml:3:1: tagret: unknown key'
+    """
 
     location: Location
     key: str
@@ -57,6 +65,13 @@ class CompilekitError(Exception):
     """The root: catch this to catch everything that compilekit raises on purpose.
 
     report: what was measured before a run failed, if a run did.
+
+    >>> import compilekit as ck
+    >>> try:
+    ...     ck.plan(ck.Recipe.from_steps("chanels_last"))
+    ... except ck.CompilekitError as error:
+    ...     print(error.exit_code)
+    2
     """
 
     exit_code = 1
@@ -64,7 +79,13 @@ class CompilekitError(Exception):
 
 
 class UsageError(CompilekitError):
-    """A call or a command line that makes no sense."""
+    """A call or a command line that makes no sense.
+
+    >>> import compilekit as ck
+    >>> ck.apply(ck.Recipe.from_steps("precision{dtype=bfloat16}"), 3, progress=False)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: int is neither a diffusers pipeline nor an nn.Module
+    """
 
     exit_code = 2
 

@@ -37,7 +37,7 @@ def describe() -> StepDescription:
 def optimize_model(model: Model, options: Any, context: StepContext) -> StepResult:
     """Change the model in place, in this process.
 
-    Called when the step's turn comes in `apply`, and again at load for `runtime` steps.
+    Called when the step's turn comes in `apply`.
 
     model: the handle on the pipeline or module; `model.module("unet")` is a component.
     options: an instance of the description's options model, already validated.

@@ -17,7 +17,13 @@ from typing import Protocol
 
 import torch
 
-from compilekit.errors import ClaimError, NonFiniteError, StepError, VerificationError
+from compilekit.errors import (
+    ClaimError,
+    CompilekitError,
+    NonFiniteError,
+    StepError,
+    VerificationError,
+)
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
 from compilekit.measure.snapshot import Snapshot, changes, look
@@ -209,6 +215,8 @@ class Verify:
         entry, calls = self._model.entry_point(name), self._calls[name]
         try:
             outputs = [outputs_of(run_call(entry, call)) for call in calls]
+        except CompilekitError:
+            raise
         except Exception as raised:
             what = f"{type(raised).__name__}: {raised}"
             raise StepError(f"{where}: {name} no longer runs: {what}") from raised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from compilekit.steps import Device
 
 INDEX = "model_index.json"
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def check_machine(plan: Plan) -> None:
@@ -125,8 +127,10 @@ def _index(place: str, wanted: ModelSource) -> dict[str, Any] | None:
             if wanted.pipeline:
                 return None
             raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
-    else:
+    elif HUB_ID.fullmatch(place):
         path = _from_hub(place, wanted)
+    else:
+        raise ModelError(f"{place}: no such folder, and no name that the hub could have")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

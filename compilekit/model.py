@@ -130,7 +130,7 @@ class Model:
         self.is_pipeline = not isinstance(subject, nn.Module)
         if self.is_pipeline and not isinstance(getattr(subject, "components", None), Mapping):
             raise UsageError(
-                f"a {type(subject).__name__} is neither a diffusers pipeline nor an nn.Module"
+                f"{type(subject).__name__} is neither a diffusers pipeline nor an nn.Module"
             )
         if not self.modules:
             raise UsageError(f"this {type(subject).__name__} has no component that is a module")

@@ -249,4 +249,4 @@ def _key(entry: StepEntry) -> str:
 
 
 def _brief(step: PlannedStep) -> str:
-    return f"{step.name}({', '.join(step.components)})"
+    return f"{step.name}({', '.join(step.components).replace(ALL_COMPONENTS, 'the pipeline')})"

@@ -106,6 +106,8 @@ def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 def _reason_to_skip(name: str, layer: nn.Linear, rows: int | None, options: TorchaoInt8) -> str:
     """Why a layer stays as it is; empty if it does not."""
+    if type(layer).__name__ == "NonDynamicallyQuantizableLinear":
+        return "torch's attention layer reaches into its weight"
     if not any(fnmatch.fnmatchcase(name, pattern) for pattern in options.include):
         return "no pattern of `include` matches it"
     for pattern in options.exclude:
