@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from compilekit import environment
 from compilekit.errors import (
     CompilekitError,
@@ -25,12 +27,12 @@ from compilekit.instruments import (
     model_bytes,
 )
 from compilekit.measure.images import psnr, ssim
-from compilekit.model import EntryPoint, Model
+from compilekit.model import EntryPoint, Model, cuda_devices, synchronize
 from compilekit.order import overlap
 from compilekit.plan import Plan
 from compilekit.progress import Progress
-from compilekit.recording import Recording, record, run_call
-from compilekit.report import EndToEnd, Measurement, Report, StepReport
+from compilekit.recording import Recording, on_cpu, record, run_call
+from compilekit.report import EndToEnd, Report, StepReport
 from compilekit.sample import images_of
 from compilekit.saving import guard_saving
 from compilekit.steps import ALL_COMPONENTS, Device, PlannedStep, Purpose, StepResult
@@ -55,9 +57,9 @@ class Context:
     purpose: Purpose
     _run: Run
 
-    def replay(self, component: str) -> int:
+    def replay(self, component: str, *, exact: bool = False) -> int:
         """Run the recorded calls of a component or entry point, in the order of the sample."""
-        return self._run.replay(component)
+        return self._run.replay(component, exact=exact)
 
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""
@@ -78,6 +80,7 @@ class Run:
         self._recording = Recording()
         self._late: list[tuple[StepReport, StepResult]] = []
         self._unfit: dict[str, str] = {}
+        self._begun: list[PlannedStep] = []
         self.report = Report(
             recipe=plan.recipe.name,
             digest=plan.digest,
@@ -90,9 +93,14 @@ class Run:
     def execute(self) -> Outcome:
         """Run the plan; an error carries the report of what was done before it."""
         try:
-            return self._execute()
-        except CompilekitError as error:
-            error.report = self.report
+            # Whoever calls goes on with the random numbers that they would have had.
+            with torch.random.fork_rng(devices=cuda_devices()):
+                return self._execute()
+        except BaseException as error:
+            # The half changed pipeline must not be saved as if it were a whole one.
+            guard_saving(self.model, self._begun, self._unfit)
+            if isinstance(error, CompilekitError):
+                error.report = self.report
             raise
 
     def _execute(self) -> Outcome:
@@ -116,7 +124,7 @@ class Run:
         with self.progress.stage("final check"):
             self.report.final = verify.final()
         self.report.end_to_end = _end_to_end(before, after, seconds_before, seconds_after)
-        self.report.not_savable = guard_saving(self.model, self.plan.steps, self._unfit)
+        self.report.not_savable = guard_saving(self.model, self._begun, self._unfit)
         self._gate()
         return Outcome(self.report, before, after)
 
@@ -128,12 +136,12 @@ class Run:
         where = ", ".join(step.components).replace(ALL_COMPONENTS, "the pipeline")
         return f"[{step.index + 1}/{len(self.plan.steps)}] {step.name}: {where}"
 
-    def replay(self, component: str) -> int:
+    def replay(self, component: str, *, exact: bool = False) -> int:
         """Run the recorded calls of a component or entry point, in the order of the sample."""
         named = [
             call
             for name, calls in self._recording.calls.items()
-            if overlap(component, name)
+            if (name == component if exact else overlap(component, name))
             for call in calls
         ]
         for call in sorted(named, key=lambda call: call.index):
@@ -143,10 +151,17 @@ class Run:
     def _record(self) -> tuple[Any, float]:
         with self.progress.stage("recording the sample"):
             # The recorded run pays for lazy set-up and for the recorder, so the next is timed.
-            self._recording, output = record(self._to_record(), self._run_sample)
-            start = time.perf_counter()
-            self._run_sample()
-            seconds = time.perf_counter() - start
+            self._recording, output = record(
+                self._to_record(), self._run_sample, small_stay=self.model.is_pipeline
+            )
+            output = on_cpu(output)
+            seconds = self._timed_sample()[1]
+        for name, module in self.model.modules.items():
+            if module.training:
+                self.report.warnings.append(
+                    f"{name} is in training mode, where dropout and the like make noise; "
+                    "call eval() on it"
+                )
         for name, count in self._recording.dropped.items():
             self.report.warnings.append(
                 f"{name} is called in more ways than are kept: {count} calls were not recorded"
@@ -158,11 +173,18 @@ class Run:
             return self.model.run(self.sample, self.plan.recipe.seed)
         except CompilekitError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = f"{type(error).__name__}: {error}"
             if self.report.steps:
                 raise StepError(f"after the steps the sample no longer runs: {what}") from error
             raise ModelError(f"the sample does not run on the model as loaded: {what}") from error
+
+    def _timed_sample(self) -> tuple[Any, float]:
+        synchronize()
+        start = time.perf_counter()
+        output = self._run_sample()
+        synchronize()
+        return output, time.perf_counter() - start
 
     def _to_record(self) -> list[EntryPoint]:
         """The entry points of everything that a step names, and the denoisers."""
@@ -191,6 +213,7 @@ class Run:
         with self.progress.stage(self.title(step)):
             for instrument in instruments:
                 instrument.before(step)
+            self._begun.append(step)
             start = time.perf_counter()
             try:
                 result = self.host.optimize_model(step, self.model, context)
@@ -198,6 +221,7 @@ class Run:
                 for instrument in reversed(instruments):
                     instrument.failed()
                 raise
+            synchronize()
             row.seconds = time.perf_counter() - start
             _note(row, result)
             self.report.steps.append(row)
@@ -210,12 +234,11 @@ class Run:
     def _rerun(self) -> tuple[Any, float]:
         with self.progress.stage("running the sample again"):
             self._run_sample()
-            start = time.perf_counter()
-            output = self._run_sample()
-            seconds = time.perf_counter() - start
+            output, seconds = self._timed_sample()
+            # Replaying compiled code later may write into the buffers of this output.
+            output = on_cpu(output)
         for row, result in self._late:
-            if result.late_details is not None:
-                row.details.update(result.late_details())
+            row.details.update(self.host.late_details(row.name, result))
         return output, seconds
 
     def _gate(self) -> None:
@@ -231,7 +254,7 @@ class Run:
         for name, floor in (("psnr", verify.min_psnr), ("ssim", verify.min_ssim)):
             value = getattr(end, name)
             if floor is not None and value is None:
-                problems.append(f"min_{name} is set, and the sample gives no images")
+                problems.append(f"min_{name} is set, and the sample gives no images to compare")
             elif floor is not None and not value >= floor:
                 problems.append(
                     f"{name} of the images is {value:.4g}, under min_{name} {floor:.4g}"
@@ -264,6 +287,3 @@ def _end_to_end(before: Any, after: Any, seconds_before: float, seconds_after: f
     if old is not None and new is not None and old.shape == new.shape:
         result.psnr, result.ssim = psnr(old, new), ssim(old, new)
     return result
-
-
-__all__ = ["Measurement", "Outcome", "Run"]

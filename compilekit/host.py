@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from pydantic import BaseModel
 
 from compilekit import hookspecs
+from compilekit.answers import bad_description, bad_result, is_names, shown
 from compilekit.discovery import Plugin, file_plugin, installed_plugins, refuse_duplicates
 from compilekit.errors import (
     CompilekitError,
@@ -25,7 +25,6 @@ from compilekit.errors import (
 from compilekit.hookspecs import PROJECT
 from compilekit.steps import (
     CHANGES,
-    DEVICES,
     Device,
     Effects,
     Options,
@@ -113,12 +112,16 @@ class Host:
         """Ask a step what it does with these options, and check the answer."""
         answer = self._ask(name, "effects", self.describe(name).effects, options, device)
         if not isinstance(answer, Effects):
-            message = f"plugin {self._plugins[name]}: effects returned {_shown(answer)}"
+            message = f"plugin {self._plugins[name]}: effects returned {shown(answer)}"
             raise PluginContractError(message)
+        loose = [key for key, value in vars(answer).items() if not is_names(value)]
+        if loose:
+            message = f"its effects: {loose[0]} must be a set of names"
+            raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
         unknown = sorted(set(answer.changes) - set(CHANGES))
         if unknown or not answer.changes:
-            shown = f'"{unknown[0]}"' if unknown else "nothing"
-            message = f"its effects change {shown}, and must name some of {', '.join(CHANGES)}"
+            named = f'"{unknown[0]}"' if unknown else "nothing"
+            message = f"its effects change {named}, and must name some of {', '.join(CHANGES)}"
             raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
         return answer
 
@@ -129,13 +132,18 @@ class Host:
         check = self.describe(name).check
         if check is None or device is None:
             return []
-        return list(self._ask(name, "check", check, options, device, purpose))
+        answer = self._ask(name, "check", check, options, device, purpose)
+        if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
+            message = f"plugin {self._plugins[name]}: check gave {shown(answer)}, not sentences"
+            raise PluginContractError(message)
+        return list(answer)
 
     def _ask(self, name: str, what: str, function: Callable[..., Any], *arguments: object) -> Any:
         """Call a function of a description; what it raises is the plugin's fault."""
         try:
-            return function(*arguments)
-        except Exception as error:
+            answer = function(*arguments)
+            return list(answer) if isinstance(answer, Iterator) else answer
+        except (Exception, SystemExit) as error:
             raised = f"{what} raised {type(error).__name__}: {error}"
             message = f"plugin {self._plugins[name]}: {raised}"
             raise PluginContractError(message) from error
@@ -144,11 +152,23 @@ class Host:
         """Call the step's plugin, under the wrappers of all others, and check its answer."""
         arguments = {"model": model, "options": step.options, "context": context}
         result = self._call(step.name, "optimize_model", step.key, **arguments)
-        if isinstance(result, StepResult):
-            return result
+        fault = bad_result(result)
+        if not fault:
+            return result  # type: ignore[no-any-return]
         raise PluginContractError(
             f"{step.key}: plugin {self._blame_answer(step.name, 'optimize_model')}: "
-            f"optimize_model returned {_shown(result)}, not a StepResult"
+            f"optimize_model returned {fault}"
+        )
+
+    def late_details(self, name: str, result: StepResult) -> dict[str, object]:
+        """What a step reports after the sample's last run."""
+        if result.late_details is None:
+            return {}
+        details = self._ask(name, "late_details", result.late_details)
+        if isinstance(details, Mapping):
+            return dict(details)
+        raise PluginContractError(
+            f"plugin {self._plugins[name]}: late_details returned {shown(details)}, not a mapping"
         )
 
     def _names(self) -> str:
@@ -203,7 +223,7 @@ class Host:
         except CompilekitError as error:
             reason = str(error)
         else:
-            reason = _bad_description(description)
+            reason = bad_description(description)
         if reason:
             self._manager.unregister(name=plugin.name)
             return plugin.broken(reason)
@@ -222,14 +242,14 @@ class Host:
             return caller(**arguments)
         except CompilekitError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             culprit = self._culprit(error, name)
             at = f"{where}: " if where else ""
             raise StepError(
                 f"{at}plugin {culprit}: {hook} raised {type(error).__name__}: {error}"
             ) from error
 
-    def _culprit(self, error: Exception, name: str) -> str:
+    def _culprit(self, error: BaseException, name: str) -> str:
         """The plugin whose code is nearest to where the error came from."""
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         for frame in reversed(frames):
@@ -252,31 +272,3 @@ class Host:
 
 def _wraps(impl: pluggy.HookImpl) -> bool:
     return impl.wrapper or impl.hookwrapper
-
-
-def _shown(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def _is_options_model(options: object) -> bool:
-    return isinstance(options, type) and issubclass(options, BaseModel)
-
-
-def _bad_description(description: object) -> str:
-    """Why an answer of `describe` cannot be used; empty if it can."""
-    if not isinstance(description, StepDescription):
-        return f"describe returned {_shown(description)}, not a StepDescription"
-    options = description.options
-    if not _is_options_model(options):
-        return "describe: options must be a class derived from compilekit.Options"
-    if options.model_config.get("extra") != "forbid":
-        return 'describe: the options model must forbid unknown keys (extra="forbid")'
-    reserved = sorted({"components", "allow_no_match", "budget"} & set(options.model_fields))
-    if reserved:
-        return f"describe: the option name {reserved[0]} is reserved for every step"
-    unknown = sorted(description.targets - set(DEVICES))
-    if unknown:
-        return f'describe: "{unknown[0]}" is no target; targets are {", ".join(DEVICES)}'
-    if not description.budget > 0:
-        return f"describe: the budget must be above 0, not {description.budget}"
-    return ""

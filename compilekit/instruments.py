@@ -27,7 +27,14 @@ from compilekit.errors import (
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
 from compilekit.measure.snapshot import Snapshot, changes, look
-from compilekit.model import EntryPoint, Model, cuda_in_use, parameter_bytes
+from compilekit.model import (
+    EntryPoint,
+    Model,
+    cuda_in_use,
+    float_dtype,
+    parameter_bytes,
+    synchronize,
+)
 from compilekit.order import gives, overlap
 from compilekit.recording import Call, Recording, run_call
 from compilekit.reference import Outputs, outputs_of, reference_outputs
@@ -130,7 +137,7 @@ class CheckClaims:
 
 
 class Memory:
-    """The bytes of the model, and the most that the step needed."""
+    """The bytes of the model, and the peak: on the CPU, of the process so far."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -217,7 +224,7 @@ class Verify:
             outputs = [outputs_of(run_call(entry, call)) for call in calls]
         except CompilekitError:
             raise
-        except Exception as raised:
+        except (Exception, SystemExit) as raised:
             what = f"{type(raised).__name__}: {raised}"
             raise StepError(f"{where}: {name} no longer runs: {what}") from raised
         reference = self._reference.setdefault(name, outputs)
@@ -268,14 +275,15 @@ def _gate(step: PlannedStep, who: str, measured: Measurement, error_before: floa
 
 def _seconds(entry: EntryPoint, call: Call) -> float:
     """The median time of one call. The replay before it was the warm-up."""
+    dtype = float_dtype(entry.owner)
     times: list[float] = []
     while len(times) < 2 or (sum(times) < TIMING_SECONDS and len(times) < TIMING_RUNS):  # noqa: PLR2004
-        if cuda_in_use():
-            torch.cuda.synchronize()
+        args, kwargs = call.inputs(dtype)
+        synchronize()
         start = time.perf_counter()
-        run_call(entry, call)
-        if cuda_in_use():
-            torch.cuda.synchronize()
+        with torch.no_grad():
+            entry(*args, **kwargs)
+        synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compilekit.environment import installed_version
-from compilekit.errors import MachineError, ModelError, Problem, RecipeError, UsageError
+from compilekit.errors import (
+    CompilekitError,
+    MachineError,
+    ModelError,
+    Problem,
+    RecipeError,
+    UsageError,
+)
 from compilekit.steps import ALL_COMPONENTS
 
 if TYPE_CHECKING:
@@ -88,13 +95,19 @@ def to_device(model: Model, device: Device) -> None:
     """Put a model where its recipe's target is, unless accelerate moves it about by itself."""
     import torch
 
-    hooked = any(hasattr(module, "_hf_hook") for module in model.modules.values())
-    placed = {t.device.type for module in model.modules.values() for t in module.parameters()}
+    modules = model.modules.values()
+    hooked = any(hasattr(module, "_hf_hook") for module in modules)
+    placed = {t.device.type for m in modules for t in (*m.parameters(), *m.buffers())}
+    if any(t.is_meta for m in modules for t in m.parameters()) and not hooked:
+        raise ModelError("the model's weights are not in memory: they are on the meta device")
+    model.inputs = {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in model.inputs.items()
+    }
     if hooked or placed == {device}:
         return
     with torch.no_grad():
         model.subject.to(device)
-    model.inputs = {name: tensor.to(device) for name, tensor in model.inputs.items()}
 
 
 def load_subject(plan: Plan, source: str | None = None) -> Any:
@@ -111,8 +124,11 @@ def load_subject(plan: Plan, source: str | None = None) -> Any:
         check_components(plan, {*names, *wanted.components}, str(index.get("_class_name", place)))
     try:
         return _loaded(place, wanted, is_pipeline=index is not None)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{place} cannot be loaded: {error}") from error
+    except CompilekitError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{place} cannot be loaded: {what}") from error
 
 
 def _is_present(name: str, value: object) -> bool:

@@ -195,7 +195,7 @@ class Model:
 
     def run(self, sample: Mapping[str, Any], seed: int) -> Any:
         """Run the sample once: a real call of the pipeline, or of the module on its inputs."""
-        with torch.random.fork_rng(devices=_cuda_devices()), torch.no_grad(), self._quiet():
+        with torch.random.fork_rng(devices=cuda_devices()), torch.no_grad(), self._quiet():
             torch.manual_seed(seed)
             if not self.is_pipeline:
                 return self.subject(**self._cast_inputs())
@@ -215,11 +215,17 @@ class Model:
             elif hasattr(self.subject, "_progress_bar_config"):
                 del self.subject._progress_bar_config  # noqa: SLF001 - it was not there before
 
-    def _cast_inputs(self) -> dict[str, torch.Tensor]:
+    def _cast_inputs(self) -> dict[str, Any]:
         """The inputs, in the dtype that the module has by now, as a caller would pass them."""
         now, loaded = float_dtype(self.subject), self._loaded_dtype
-        inputs = self.inputs.items()
-        return {n: t.to(now) if t.dtype == loaded and now else t for n, t in inputs}
+
+        def fresh(value: Any) -> Any:
+            # A copy: a module may write into its inputs, and each run must see the same.
+            if not isinstance(value, torch.Tensor):
+                return value
+            return value.to(now if now and value.dtype == loaded else value.dtype, copy=True)
+
+        return {name: fresh(value) for name, value in self.inputs.items()}
 
     def _arguments(self, sample: Mapping[str, Any], seed: int) -> dict[str, Any]:
         accepted = inspect.signature(type(self.subject).__call__).parameters
@@ -265,8 +271,14 @@ def _attribute(found: Any, part: str, owner: str) -> Any:
     raise ModelError(f'"{owner}" has no module or method "{part}".{hint}')
 
 
-def _cuda_devices() -> list[int]:
+def cuda_devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if cuda_in_use() else []
+
+
+def synchronize() -> None:
+    """Wait for the GPU, so that a clock read next tells the truth."""
+    if cuda_in_use():
+        torch.cuda.synchronize()
 
 
 def cuda_in_use() -> bool:

@@ -66,7 +66,8 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical form: equal for recipes that mean the same."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        said = {k: v for k, v in self.to_dict().items() if k not in ("name", "description")}
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -204,7 +205,7 @@ class _Planner:
         if any(violation.misplaced for violation in found):
             right = corrected(steps)
             self.advice = (
-                "No order of these steps works: leave one of them out."
+                "No order of these steps was found to work: leave one of them out."
                 if right is None
                 else "The right order is: " + ", ".join(_brief(step) for step in right) + "."
             )

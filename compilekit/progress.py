@@ -25,10 +25,13 @@ class Progress:
         start = time.perf_counter()
         if self._enabled and self._console.is_terminal:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            with Bar(*columns, console=self._console, transient=True) as self._bar:
-                self._bar.add_task(title, total=None)
-                yield
-            self._bar = None
+            with Bar(*columns, console=self._console, transient=True) as bar:
+                self._bar = bar
+                bar.add_task(title, total=None)
+                try:
+                    yield
+                finally:
+                    self._bar = None
         else:
             yield
         if self._enabled:

@@ -7,6 +7,7 @@ the CPU; so memory is bounded however many steps the sample takes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 from collections import defaultdict
@@ -17,10 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from compilekit.model import EntryPoint, float_dtype
+from compilekit.model import EntryPoint, cuda_devices, float_dtype
 
 MAX_SIGNATURES = 16
 """Signatures kept of one entry point; the calls of further ones are only counted."""
+
+MATRIX = 2
+"""The dimensions from which on a tensor is cast with the weights."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Call:
 
     index: its place among all the calls that the sample made.
     dtype: the floating dtype of the component's weights when it was made.
+    small_stay: whether tensors of less than two dimensions keep their dtype: pipelines cast
+        latents and embeddings to their components' dtype, and not timesteps.
     """
 
     entry: str
@@ -72,32 +78,42 @@ class Call:
     dtype: torch.dtype | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    small_stay: bool = False
 
     def inputs(self, dtype: torch.dtype | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Fresh copies of the inputs, cast as the pipeline would for weights of this dtype."""
-        cast = functools.partial(_fresh, was=self.dtype, now=dtype)
+        cast = functools.partial(_fresh, was=self.dtype, now=dtype, small_stay=self.small_stay)
         return _mapped(self.args, cast), _mapped(self.kwargs, cast)
 
 
 @dataclass
 class Recording:
-    """The kept calls by entry point, in the order of the sample, and how many there were."""
+    """The kept calls by entry point, in the order of the sample, and how many were not kept."""
 
     calls: dict[str, list[Call]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
 
 
 def run_call(entry: EntryPoint, call: Call) -> Any:
     """Run a recorded call again. Under `no_grad`: inference mode would add guards."""
     args, kwargs = call.inputs(float_dtype(entry.owner))
-    with torch.no_grad():
+    with torch.no_grad(), seeded(call):
         return entry(*args, **kwargs)
 
 
-def record(entries: Sequence[EntryPoint], run: Callable[[], Any]) -> tuple[Recording, Any]:
+@contextlib.contextmanager
+def seeded(call: Call) -> Iterator[None]:
+    """The same noise each time that a call is run again."""
+    with torch.random.fork_rng(devices=cuda_devices()):
+        torch.manual_seed(call.index)
+        yield
+
+
+def record(
+    entries: Sequence[EntryPoint], run: Callable[[], Any], *, small_stay: bool = False
+) -> tuple[Recording, Any]:
     """Run the sample, and keep what the entry points saw. Gives back the sample's output too."""
-    recorder = _Recorder()
+    recorder = _Recorder(small_stay=small_stay)
     with contextlib.ExitStack() as stack:
         for entry in entries:
             stack.enter_context(recorder.listening(entry))
@@ -106,10 +122,10 @@ def record(entries: Sequence[EntryPoint], run: Callable[[], Any]) -> tuple[Recor
 
 
 class _Recorder:
-    def __init__(self) -> None:
+    def __init__(self, *, small_stay: bool) -> None:
+        self._small_stay = small_stay
         self._total = 0
         self._kept: dict[str, dict[str, _Thinned]] = defaultdict(dict)
-        self._counts: dict[str, int] = defaultdict(int)
         self._dropped: dict[str, int] = defaultdict(int)
         self._inside: dict[int, int] = defaultdict(int)
 
@@ -121,7 +137,7 @@ class _Recorder:
             )
             for name, by_signature in self._kept.items()
         }
-        return Recording(calls, dict(self._counts), dict(self._dropped))
+        return Recording(calls, dict(self._dropped))
 
     @contextlib.contextmanager
     def listening(self, entry: EntryPoint) -> Iterator[None]:
@@ -173,7 +189,6 @@ class _Recorder:
         if self._inside[id(entry.owner)]:
             return
         self._total += 1
-        self._counts[entry.name] += 1
         signature = describe_call(entry, args, kwargs)
         kept = self._kept[entry.name]
         if signature not in kept and len(kept) >= MAX_SIGNATURES:
@@ -183,7 +198,8 @@ class _Recorder:
         index = self._total
 
         def copy() -> Call:
-            return Call(entry.name, signature, index, dtype, _held(args), _held(kwargs))
+            held = _held(args), _held(kwargs)
+            return Call(entry.name, signature, index, dtype, *held, small_stay=self._small_stay)
 
         kept.setdefault(signature, _Thinned()).add(copy)
 
@@ -252,14 +268,28 @@ def _hold(value: Any) -> Any:
     return value
 
 
-def _fresh(value: Any, *, was: torch.dtype | None, now: torch.dtype | None) -> Any:
+def _fresh(
+    value: Any, *, was: torch.dtype | None, now: torch.dtype | None, small_stay: bool
+) -> Any:
     if isinstance(value, _HeldTensor):
-        dtype = now if value.tensor.dtype == was and now is not None else value.tensor.dtype
-        return value.fresh(dtype)
+        stays = now is None or value.tensor.dtype != was
+        stays = stays or (small_stay and value.tensor.dim() < MATRIX)
+        return value.fresh(value.tensor.dtype if stays or now is None else now)
     if isinstance(value, _HeldGenerator):
         generator = torch.Generator(value.device)
         generator.set_state(value.state)
         return generator
+    return value
+
+
+def on_cpu(value: Any) -> Any:
+    """An output whose tensors are copies on the CPU; other objects stay as they are."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if dataclasses.is_dataclass(type(value)) and hasattr(value, "items"):  # a ModelOutput
+        return dataclasses.replace(value, **{key: on_cpu(item) for key, item in value.items()})
+    if type(value) in (dict, list, tuple):
+        return _mapped(value, on_cpu)
     return value
 
 

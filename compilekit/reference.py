@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from compilekit.errors import MachineError, ModelError
+from compilekit.errors import CompilekitError, MachineError, ModelError
+from compilekit.measure import state
 from compilekit.measure.compare import tensors_of
-from compilekit.model import EntryPoint
-from compilekit.recording import Call
+from compilekit.model import EntryPoint, cuda_in_use, float_dtype
+from compilekit.recording import Call, seeded
 
 Outputs = list[tuple[str, torch.Tensor]]
 """The tensors of one call's output, on the CPU, each with a name."""
@@ -34,19 +35,42 @@ def reference_outputs(entry: EntryPoint, calls: list[Call]) -> list[Outputs]:
         raise MachineError(
             f"the float32 reference of {entry.name} does not fit in memory; {AS_LOADED}"
         ) from error
+    except CompilekitError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelError(
+            f"the float32 reference of {entry.name} does not run: {what}; {AS_LOADED}"
+        ) from error
 
 
 def _run(entry: EntryPoint, call: Call) -> Outputs:
-    args, kwargs = call.inputs(torch.float32)
-    with torch.no_grad():
+    # Weights in float64 stay so.
+    args, kwargs = call.inputs(float_dtype(entry.owner))
+    with torch.no_grad(), seeded(call), _no_tf32():
         return outputs_of(entry(*args, **kwargs))
 
 
 @contextlib.contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Compute float32 in float32: CUDA's convolutions use TensorFloat-32 by default."""
+    if not cuda_in_use():
+        yield
+        return
+    before = state.snapshot()
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        state.restore(before)
+
+
+@contextlib.contextmanager
 def upcast(module: nn.Module, name: str) -> Iterator[None]:
-    """Turn a module's weights to float32 in place, and back. Going up and back loses nothing."""
+    """Turn a module's weights to float32 in place, and put the old ones back."""
     tensors = [*module.parameters(), *module.buffers()]
-    low = [(t, t.dtype) for t in tensors if t.dtype in (torch.float16, torch.bfloat16)]
+    low = [(t, t.data) for t in tensors if t.dtype in (torch.float16, torch.bfloat16)]
     if any(t.is_meta for t in tensors):
         raise ModelError(f"{name} has weights that are not in memory (offloaded?); {AS_LOADED}")
     # A subclass (a quantised weight, say) is no float16 inside, and cannot be made float32.
@@ -57,5 +81,6 @@ def upcast(module: nn.Module, name: str) -> Iterator[None]:
             tensor.data = tensor.data.float()
         yield
     finally:
-        for tensor, dtype in low:
-            tensor.data = tensor.data.to(dtype)
+        # The very tensors: parameters may share memory, which a cast back would undo.
+        for tensor, data in low:
+            tensor.data = data

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from compilekit.errors import SaveError
@@ -52,14 +53,20 @@ def _refuse(owner: Any, component: str, reason: str) -> None:
     for name in SAVERS:
         if callable(getattr(owner, name, None)):
             # An instance attribute: the class, and other instances of it, still save.
-            setattr(owner, name, _refusal(component, reason))
+            setattr(owner, name, Refusal(component, reason))
 
 
-def _refusal(component: str, reason: str) -> Callable[..., NoReturn]:
-    def save(*_: object, **__: object) -> NoReturn:
+@dataclass(frozen=True)
+class Refusal:
+    """Stands in for `save_pretrained`. A class of its own, so that owners can be pickled."""
+
+    component: str
+    reason: str
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Say why saving would go wrong."""
         raise SaveError(
-            f"{component} cannot be saved so that diffusers would load it alike: {reason}. Save "
-            "before you apply the recipe, and apply it again after loading; or leave the step out"
+            f"{self.component} cannot be saved so that diffusers would load it alike: "
+            f"{self.reason}. Save before you apply the recipe, and apply it again after loading; "
+            "or leave the step out"
         )
-
-    return save

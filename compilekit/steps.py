@@ -165,8 +165,11 @@ class StepContext(Protocol):
     def purpose(self) -> Purpose:
         """Whether the plan is applied or built."""
 
-    def replay(self, component: str) -> int:
-        """Run the recorded calls of a component or entry point; returns how many there were."""
+    def replay(self, component: str, *, exact: bool = False) -> int:
+        """Run the recorded calls of a component or entry point; returns how many there were.
+
+        Those of a component's other entry points run too, unless `exact` is true.
+        """
 
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""

@@ -13,8 +13,6 @@ from PIL import Image
 import compilekit as ck
 from compilekit.testing import TINY_KINDS, tiny_pipeline, tiny_text_encoder
 
-pytest.importorskip("torchao")
-
 ONE_PER_FAMILY = ["sd", "flux"]
 """A UNet and a transformer; the other kinds run with `make test-all`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -42,7 +43,9 @@ def run(
     from compilekit.host import load_host
 
     try:
-        applied = apply(recipe, model, host=load_host(plugin or []))
+        # With --json, what plugins and models print must not end up in the JSON.
+        with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
+            applied = apply(recipe, model, host=load_host(plugin or []))
     except CompilekitError as error:
         if error.report is not None:
             _show(error.report, output, as_json=json)
@@ -90,10 +93,15 @@ def _save_images(before: Any, after: Any, output: Path) -> list[str]:
 
 
 def _show(report: Report, output: Path, *, as_json: bool) -> None:
-    report.save(output / "report.json")
     if as_json:
         sys.stdout.write(report.to_json())
-        return
-    from compilekit.report.table import print_report
+    else:
+        from compilekit.report.table import print_report
 
-    print_report(report)
+        print_report(report)
+    try:
+        report.save(output / "report.json")
+    except OSError as error:
+        raise UsageError(
+            f"{output / 'report.json'}: cannot be written: {error.strerror}"
+        ) from error

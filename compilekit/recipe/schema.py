@@ -23,7 +23,7 @@ FORMAT = 1
 class _Sample(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class Recipe(BaseModel):

@@ -98,7 +98,7 @@ class Report(_Data):
 
     def to_json(self) -> str:
         """The report as JSON text."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, fallback=str) + "\n"
 
     def baseline_of(self, entry: str) -> Measurement | None:
         """The measurement of an entry point before the first step."""

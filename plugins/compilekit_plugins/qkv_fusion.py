@@ -55,6 +55,11 @@ def optimize_model(model: Model, context: ck.StepContext) -> ck.StepResult:
         if not hasattr(module, "fuse_qkv_projections"):
             skipped[component] = f"a {type(module).__name__} cannot fuse its projections"
             continue
+        if any(
+            hasattr(layer, "to_qkv") and not hasattr(layer, "to_q") for _, layer in _fused(module)
+        ):
+            skipped[component] = "its projections are fused already"
+            continue
         try:
             module.fuse_qkv_projections()
         except ValueError as error:

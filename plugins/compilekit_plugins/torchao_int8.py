@@ -116,7 +116,9 @@ def _reason_to_skip(name: str, layer: nn.Linear, rows: int | None, options: Torc
     narrow = min(layer.in_features, layer.out_features)
     if narrow < options.min_features:
         return f"{narrow} features, fewer than min_features {options.min_features}"
-    if rows is not None and rows < options.min_rows:
+    if rows is None:
+        return "the sample never calls it"
+    if rows < options.min_rows:
         return f"{rows} rows a call, fewer than min_rows {options.min_rows}"
     return ""
 
@@ -126,15 +128,15 @@ def _rows(module: nn.Module, component: str, context: ck.StepContext) -> dict[st
     rows: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         for name, layer in _linears(module):
-            hook = layer.register_forward_pre_hook(_counter(rows, name))
+            hook = layer.register_forward_pre_hook(_counter(rows, name), with_kwargs=True)
             stack.callback(hook.remove)
         context.replay(component)
     return rows
 
 
 def _counter(rows: dict[str, int], name: str) -> Any:
-    def count(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        (x, *_rest) = args
+    def count(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else kwargs["input"]
         rows[name] = max(rows.get(name, 0), x.numel() // x.shape[-1])
 
     return count

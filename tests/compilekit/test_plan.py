@@ -77,6 +77,14 @@ def test_recipes_that_mean_the_same_have_one_digest():
     assert short.digest == long.digest
 
 
+def test_the_name_of_a_recipe_is_no_part_of_its_digest():
+    text = (
+        "compilekit: 1\nname: NAME\ntarget: {device: cpu}\nsteps: [{precision: {dtype: bfloat16}}]"
+    )
+    one, other = (ck.plan(ck.Recipe.parse(text.replace("NAME", n))) for n in ("one", "other"))
+    assert one.digest == other.digest
+
+
 def test_another_option_is_another_digest():
     one = ck.plan(ck.Recipe.from_steps("torch_compile{components=unet}"))
     other = ck.plan(ck.Recipe.from_steps("torch_compile{components=unet, fullgraph=true}"))

@@ -13,8 +13,6 @@ import compilekit as ck
 from compilekit.measure import state
 from compilekit.testing import tiny_pipeline
 
-torchao = pytest.importorskip("torchao")
-
 
 def applied(steps: str, sample: dict[str, object], pipeline: Any = None) -> ck.Applied:
     recipe = ck.Recipe.from_steps(steps, sample=sample)
@@ -165,3 +163,25 @@ def test_the_process_is_as_before_after_all_steps(sample):
     changed = before.diff(state.snapshot())
     assert {k for k in changed if not k.startswith("os.environ.")} == set()
     assert "TORCHDYNAMO_DISABLE" not in os.environ
+
+
+def test_a_run_that_fails_leaves_nothing_that_saves_as_if_it_were_whole(sample, tmp_path):
+    pipeline = tiny_pipeline("sd")
+    with pytest.raises(ck.VerificationError):
+        applied(
+            "qkv_fusion{components=unet}, precision{dtype=bfloat16, budget=0.000001}",
+            sample,
+            pipeline,
+        )
+    with pytest.raises(ck.SaveError, match=r"steps\[0\]\.qkv_fusion"):
+        pipeline.save_pretrained(tmp_path)
+
+
+def test_a_second_cast_moves_the_door_of_the_first(sample):
+    steps = (
+        "precision{components=unet, dtype=bfloat16}, precision{components=[unet, vae], "
+        "dtype=float16}, precision{components=[unet, vae], dtype=bfloat16}"
+    )
+    done = applied(steps, sample)
+    assert {p.dtype for p in done.pipeline.unet.parameters()} == {torch.bfloat16}
+    assert done.report.end_to_end.psnr > 25

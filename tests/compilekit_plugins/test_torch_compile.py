@@ -122,10 +122,10 @@ def test_a_mode_for_another_backend_is_refused_by_the_plan():
         ck.plan(recipe)
 
 
-def test_an_entry_point_that_the_sample_never_calls_is_refused(sample):
-    recipe = ck.Recipe.from_steps(
-        "torch_compile{components=vae.encode, backend=eager}", sample=sample
-    )
+@pytest.mark.parametrize("entry", ["vae", "vae.encode"])
+def test_an_entry_point_that_the_sample_never_calls_is_refused(sample, entry):
+    step = f"torch_compile{{components={entry}, backend=eager}}"
+    recipe = ck.Recipe.from_steps(step, sample=sample)
     with pytest.raises(ck.StepError, match="the sample never calls it"):
         ck.apply(recipe, tiny_pipeline("sd"), progress=False)
 
@@ -178,6 +178,7 @@ def test_what_is_compiled_again_after_the_step_is_reported_with_the_guard(write)
 
 
 def test_settings_hold_when_it_is_compiled_again_later_and_for_nothing_else():
+    import torch._functorch.config
     import torch._inductor.compile_fx
     from torch._inductor import config
 
@@ -192,7 +193,11 @@ def test_settings_hold_when_it_is_compiled_again_later_and_for_nothing_else():
         "torch_compile{components=model, dynamic=false, "
         "inductor={max_fusion_size: 7, epilogue_fusion: false}}"
     )
-    with pytest.MonkeyPatch.context() as patch:
+    uncached = (
+        config.patch(fx_graph_cache=False),
+        torch._functorch.config.patch(enable_autograd_cache=False),
+    )
+    with uncached[0], uncached[1], pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch._inductor.compile_fx, "compile_fx_inner", spy)
         net = ck.apply(recipe, Stack(), inputs={"x": torch.randn(4, 8)}, progress=False).pipeline
         assert seen == [(7, False)]
@@ -219,3 +224,13 @@ def test_compiled_code_lies_beneath_an_offload_hook():
     calls.clear()
     net(torch.randn(4, 8))
     assert calls == ["Stack"]
+
+
+def test_a_second_compiling_step_is_no_recompilation_of_the_first(sample):
+    recipe = ck.Recipe.from_steps(
+        "torch_compile{components=unet, backend=eager}, "
+        "torch_compile{components=vae.decode, backend=eager}",
+        sample=sample,
+    )
+    steps = ck.apply(recipe, tiny_pipeline("sd"), progress=False).report.steps
+    assert [step.details["recompiles"] for step in steps] == [[], []]

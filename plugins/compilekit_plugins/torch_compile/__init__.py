@@ -85,7 +85,8 @@ def optimize_model(model: Model, options: TorchCompile, context: ck.StepContext)
             else:
                 matched[component] = regions(model, component, options.regions, arguments)
             context.progress(f"compiling {component}")
-            if matched[component] and not context.replay(component):
+            exact = options.regions == "none"
+            if matched[component] and not context.replay(component, exact=exact):
                 raise ck.StepError(
                     f"{context.step.key}: {component}: the sample never calls it, so nothing was "
                     "compiled; of a VAE, name `vae.decode` or `vae.encode`"

@@ -75,7 +75,8 @@ def _inductor_options(options: TorchCompile, key: str) -> dict[str, Any]:
                 f"option.{hint}"
             )
         default = known[name]
-        if isinstance(default, bool | int | float | str) and type(value) is not type(default):
+        fits = type(value) is type(default) or (type(value), type(default)) == (int, float)
+        if isinstance(default, bool | int | float | str) and not fits:
             raise ck.StepError(
                 f"{key}.inductor.{name}: {value!r} is not a {type(default).__name__}, "
                 f"as its default {default!r} is"

@@ -72,8 +72,8 @@ class Watch(logging.Handler):
         self._marked = utils.get_compilation_metrics()
 
     def compiled_since_mark(self) -> list[str]:
-        """What was compiled since `mark`, with the guard that failed."""
-        return [_recompile(event) for event in _since(self._marked)]
+        """What was compiled again since `mark`, with the guard that failed."""
+        return [_recompile(event) for event in _since(self._marked) if event.recompile_reason]
 
 
 def _graph_count() -> int:
@@ -91,7 +91,7 @@ def _since(before: list[Any]) -> list[Any]:
 
 def _recompile(event: Any) -> str:
     where = f"{event.co_name} at {event.co_filename}:{event.co_firstlineno}"
-    reason = (event.recompile_reason or "a first compilation").splitlines()[0]
+    reason = event.recompile_reason.splitlines()[0]
     return f"{where}: {reason[:REASON_LENGTH]}"
 
 

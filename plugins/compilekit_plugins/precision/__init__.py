@@ -2,14 +2,13 @@
 
 Without `components` the whole pipeline is cast, as `pipe.to(dtype)` does. With them, the
 others keep their dtype, and inputs are cast where they enter a component of another dtype;
-outputs leave in the dtype that the pipeline saw before.
+tensors leave in the dtype that the pipeline saw before.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
@@ -18,7 +17,7 @@ import compilekit as ck
 if TYPE_CHECKING:
     import torch
 
-    from compilekit.model import Layer, Model
+    from compilekit.model import Model
     from compilekit.steps import Device, Purpose
 
 TF32_SETTINGS = (
@@ -95,7 +94,12 @@ def _cast(model: Model, dtype: torch.dtype, components: tuple[str, ...]) -> ck.S
     matched, changed = {}, {}
     partial = model.is_pipeline and set(components) != set(model.modules)
     if partial:
-        _cast_at_the_door(model, set(components))
+        from compilekit_plugins.precision.door import cast_at_the_door
+
+        inner = sorted(set(components) - set(model.modules))
+        if inner:
+            raise ck.StepError(f"precision: {inner[0]} is part of a component; name the whole one")
+        cast_at_the_door(model, set(components), dtype)
     for name in components:
         module = model.module(name)
         kept = _kept_in_float32(module, dtype)
@@ -135,47 +139,3 @@ def _kept_in_float32(module: torch.nn.Module, dtype: torch.dtype) -> list[str]:
 
 def _is_kept(name: str, kept: list[str]) -> bool:
     return any(part in name.split(".") for part in kept)
-
-
-def _cast_at_the_door(model: Model, components: set[str]) -> None:
-    """Cast what enters a component to its dtype, and what leaves a cast one back.
-
-    Components that keep their dtype get this too: a pipeline makes its latents in the dtype of
-    one component (mostly the text encoder) and hands them to the others.
-    """
-    for name, module in model.modules.items():
-        floats = [p for p in module.parameters() if p.is_floating_point()]
-        if not floats:
-            continue
-        # The largest weight tells the dtype: small ones may be kept in float32.
-        weight = max(floats, key=lambda p: p.numel())
-        outer = weight.dtype if name in components else None
-        for entry in model.entry_points(name):
-            entry.wrap(functools.partial(_door, weight, outer))
-
-
-def _door(weight: torch.Tensor, outer: torch.dtype | None, function: Callable[..., Any]) -> Layer:
-    from compilekit.model import Layer
-
-    class Door(Layer):
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            # Asked at each call: a later step may cast this component too.
-            inner = weight.dtype
-            output = self.beneath(*_to(args, inner), **_to(kwargs, inner))
-            return output if outer is None else _to(output, outer)
-
-    return Door(function)
-
-
-def _to(value: Any, dtype: torch.dtype) -> Any:
-    """A copy of nested containers whose floating tensors have another dtype."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, dict):
-        # diffusers' and transformers' outputs are dicts too, made from keywords.
-        return type(value)(**{key: _to(item, dtype) for key, item in value.items()})
-    if type(value) in (list, tuple):
-        return type(value)(_to(item, dtype) for item in value)
-    return value
