@@ -178,12 +178,12 @@ def test_what_is_compiled_again_after_the_step_is_reported_with_the_guard(write)
 
 
 def test_settings_hold_when_it_is_compiled_again_later_and_for_nothing_else():
-    import torch._functorch.config
     import torch._inductor.compile_fx
     from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
 
     seen: list[object] = []
-    original = torch._inductor.compile_fx.compile_fx_inner
+    original = torch._inductor.compile_fx._compile_fx_inner
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         seen.append((config.max_fusion_size, config.epilogue_fusion))
@@ -193,12 +193,9 @@ def test_settings_hold_when_it_is_compiled_again_later_and_for_nothing_else():
         "torch_compile{components=model, dynamic=false, "
         "inductor={max_fusion_size: 7, epilogue_fusion: false}}"
     )
-    uncached = (
-        config.patch(fx_graph_cache=False),
-        torch._functorch.config.patch(enable_autograd_cache=False),
-    )
-    with uncached[0], uncached[1], pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch._inductor.compile_fx, "compile_fx_inner", spy)
+    # A cache hit would compile nothing, and so show nothing.
+    with fresh_cache(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch._inductor.compile_fx, "_compile_fx_inner", spy)
         net = ck.apply(recipe, Stack(), inputs={"x": torch.randn(4, 8)}, progress=False).pipeline
         assert seen == [(7, False)]
         assert (config.max_fusion_size, config.epilogue_fusion) != (7, False)
