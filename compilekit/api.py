@@ -23,6 +23,14 @@ class Applied:
     pipeline: the pipeline or module that was passed in, optimised in place.
     report: what each step did, cost and gained.
     before, after: the output of the sample before the first and after the last step.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net, recipe = torch.nn.Linear(8, 8), ck.Recipe.from_steps("precision{dtype=bfloat16}")
+    >>> inputs = {"input": torch.ones(1, 8)}
+    >>> applied = ck.apply(recipe, net, inputs=inputs, progress=False)
+    >>> applied.pipeline is net
+    True
     """
 
     pipeline: Any

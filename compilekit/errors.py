@@ -91,7 +91,15 @@ class UsageError(CompilekitError):
 
 
 class RecipeError(CompilekitError):
-    """The recipe is wrong. `problems` holds everything that was found, in file order."""
+    """The recipe is wrong. `problems` holds everything that was found, in file order.
+
+    >>> import compilekit as ck
+    >>> try:
+    ...     ck.plan(ck.Recipe.from_steps("chanels_last"))
+    ... except ck.RecipeError as error:
+    ...     print(error.problems[0].message)
+    no plugin brings a step "chanels_last". Did you mean "channels_last"?
+    """
 
     exit_code = 2
 
@@ -103,50 +111,133 @@ class RecipeError(CompilekitError):
 
 
 class ModelError(CompilekitError):
-    """The recipe does not fit this model: a component that it lacks, say."""
+    """The recipe does not fit this model: a component that it lacks, say.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net, recipe = torch.nn.Linear(8, 8), ck.Recipe.from_steps("precision{dtype=bfloat16}")
+    >>> try:
+    ...     ck.apply(recipe, net, inputs={"input": torch.ones(1, 3)}, progress=False)
+    ... except ck.ModelError as error:
+    ...     print(type(error.__cause__).__name__)
+    RuntimeError
+    """
 
     exit_code = 2
 
 
 class PluginError(CompilekitError):
-    """A plugin is broken or missing. The message names it and its distribution."""
+    """A plugin is broken or missing. The message names it and its distribution.
+
+    >>> import compilekit as ck
+    >>> try:
+    ...     ck.load_host().describe("precison")
+    ... except ck.PluginError as error:
+    ...     print(error)
+    no plugin brings a step "precison". Did you mean "precision"?
+    """
 
     exit_code = 2
 
 
 class PluginLoadError(PluginError):
-    """A plugin could not be loaded; raised only when a recipe uses it."""
+    """A plugin could not be loaded; raised only when a recipe uses it.
+
+    >>> import compilekit as ck
+    >>> try:
+    ...     ck.load_host(["nosuch.py"])
+    ... except ck.PluginLoadError as error:
+    ...     print(error)
+    plugin nosuch.py: no such file
+    """
 
 
 class PluginContractError(PluginError):
-    """A plugin breaks a hook's contract: it returned the wrong thing, say."""
+    """A plugin breaks a hook's contract: it returned the wrong thing, say.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.PluginContractError, ck.PluginError)
+    True
+    """
 
 
 class StepError(CompilekitError):
-    """A step failed while it ran."""
+    """A step failed while it ran.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net = torch.nn.Linear(8, 8)
+    >>> recipe = ck.Recipe.from_steps("torch_compile{components=model, backend=no}")
+    >>> try:
+    ...     ck.apply(recipe, net, inputs={"input": torch.ones(1, 8)}, progress=False)
+    ... except ck.StepError as error:
+    ...     print(str(error).split(":")[0])
+    steps[0].torch_compile.backend
+    """
 
 
 class NoMatchError(StepError):
-    """A step matched nothing, and the recipe does not say `allow_no_match: true`."""
+    """A step matched nothing, and the recipe does not say `allow_no_match: true`.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net, recipe = torch.nn.Linear(8, 8), ck.Recipe.from_steps("channels_last{components=model}")
+    >>> try:
+    ...     ck.apply(recipe, net, inputs={"input": torch.ones(1, 8)}, progress=False)
+    ... except ck.NoMatchError as error:
+    ...     print("matched nothing" in str(error))
+    True
+    """
 
 
 class ClaimError(StepError):
-    """What a step did to the model is not what its description claims."""
+    """What a step did to the model is not what its description claims.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.ClaimError, ck.StepError)
+    True
+    """
 
 
 class VerificationError(CompilekitError):
-    """The numbers are out of budget."""
+    """The numbers are out of budget.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net = torch.nn.Linear(8, 8)
+    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
+    >>> try:
+    ...     ck.apply(recipe, net, inputs={"input": torch.ones(1, 8)}, progress=False)
+    ... except ck.VerificationError as error:
+    ...     print(error.report.steps[0].name)
+    precision
+    """
 
 
 class NonFiniteError(VerificationError):
-    """An output holds NaN or infinity."""
+    """An output holds NaN or infinity.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.NonFiniteError, ck.VerificationError)
+    True
+    """
 
 
 class SaveError(CompilekitError):
-    """Saving now would write a folder that loads wrong."""
+    """Saving now would write a folder that loads wrong.
+
+    >>> import compilekit as ck
+    >>> ck.SaveError.exit_code
+    1
+    """
 
 
 class MachineError(CompilekitError):
-    """This machine cannot do it: a package, a device or a driver is missing."""
+    """This machine cannot do it: a package, a device or a driver is missing.
+
+    >>> import compilekit as ck
+    >>> ck.MachineError.exit_code
+    3
+    """
 
     exit_code = 3

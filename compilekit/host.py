@@ -63,7 +63,12 @@ def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> 
 
 
 class Host:
-    """The loaded plugins. Make one with `load_host`, and pass it on."""
+    """The loaded plugins. Make one with `load_host`, and pass it on.
+
+    >>> import compilekit as ck
+    >>> ck.load_host().plugins["precision"].kind
+    'step'
+    """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self._manager = pluggy.PluginManager(PROJECT)

@@ -36,7 +36,12 @@ from compilekit.steps import (
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked recipe, ready for a model. `print(plan)` shows it."""
+    """A checked recipe, ready for a model. `print(plan)` shows it.
+
+    >>> import compilekit as ck
+    >>> ck.plan(ck.Recipe.from_steps("precision{dtype=bfloat16}")).device
+    'cpu'
+    """
 
     recipe: Recipe
     steps: tuple[PlannedStep, ...]

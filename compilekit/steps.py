@@ -40,7 +40,14 @@ ALL_COMPONENTS = "*"
 
 
 class Options(BaseModel):
-    """Base of a step's options: unknown keys are errors, values are not changed afterwards."""
+    """Base of a step's options: unknown keys are errors, values are not changed afterwards.
+
+    >>> import compilekit as ck
+    >>> class Prune(ck.Options):
+    ...     amount: float = 0.5
+    >>> Prune(amount=0.25)
+    Prune(amount=0.25)
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,6 +61,10 @@ class Effects:
     gives, removes: properties that it has, or no longer has, afterwards.
     conflicts: properties that it must not have when the step runs.
     needs_later: properties that a later step must give it ("compiled", say).
+
+    >>> import compilekit as ck
+    >>> ck.Effects(changes=frozenset({"weights"})).needs
+    frozenset()
     """
 
     changes: frozenset[Change]
@@ -89,6 +100,13 @@ class StepDescription:
         the whole pipeline.
     exports: whether the plugin implements `export`.
     check: reasons, as sentences, why these options make no sense for a device or purpose.
+
+    >>> import compilekit as ck
+    >>> step = ck.StepDescription(
+    ...     help="Prune.", options=ck.Options, effects=lambda *_: ck.effects("weights")
+    ... )
+    >>> step.budget
+    0.001
     """
 
     help: str
@@ -105,7 +123,12 @@ class StepDescription:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedStep:
-    """One step of a plan: checked, and resolved against its plugin's description."""
+    """One step of a plan: checked, and resolved against its plugin's description.
+
+    >>> import compilekit as ck
+    >>> ck.plan(ck.Recipe.from_steps("precision{dtype=bfloat16}")).steps[0].key
+    'steps[0].precision'
+    """
 
     index: int
     name: str
@@ -135,6 +158,10 @@ class StepResult:
         such as "torch.float32_matmul_precision", or patterns with `*`. All others are restored.
     not_savable: components that a folder can no longer hold from now on, and why.
     late_details: called after the sample's last run; what it returns joins `details`.
+
+    >>> import compilekit as ck
+    >>> ck.StepResult(matched={"unet": ["conv_in"]}, changed={"unet": []}).skipped
+    {}
     """
 
     matched: Mapping[str, list[str]]
@@ -147,7 +174,12 @@ class StepResult:
 
 
 class StepContext(Protocol):
-    """What a hook may ask the engine for while its step runs."""
+    """What a hook may ask the engine for while its step runs.
+
+    >>> import compilekit as ck
+    >>> [name for name in vars(ck.StepContext) if name in ("step", "components", "replay")]
+    ['step', 'components', 'replay']
+    """
 
     @property
     def step(self) -> PlannedStep:

@@ -77,6 +77,14 @@ class Report(_Data):
     """Everything that a run measured. Times mean something only within one run.
 
     not_savable: components that `save_pretrained` refuses to write, with the step in the way.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net, recipe = torch.nn.Linear(8, 8), ck.Recipe.from_steps("precision{dtype=bfloat16}")
+    >>> inputs = {"input": torch.ones(1, 8)}
+    >>> applied = ck.apply(recipe, net, inputs=inputs, progress=False)
+    >>> applied.report.baseline_of("model").error
+    0.0
     """
 
     recipe: str
