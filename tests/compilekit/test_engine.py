@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -275,12 +274,6 @@ def test_a_package_that_a_step_needs_is_asked_for_before_anything_runs(write, mo
 def test_what_is_no_model_is_refused(subject: Any):
     with pytest.raises(ck.UsageError, match=r"neither a diffusers pipeline nor an nn\.Module"):
         ck.apply(ck.Recipe.from_steps("precision{dtype=bfloat16}"), subject, progress=False)
-
-
-def test_equal_images_have_an_infinite_psnr_that_json_can_hold(run):
-    report = run(fine=("weights", SCALE.format(1.0001))).report
-    report.end_to_end.psnr = math.inf
-    assert '"psnr":"Infinity"' in report.model_dump_json()
 
 
 def test_a_step_after_which_the_model_no_longer_runs_is_named(run, tmp_path):

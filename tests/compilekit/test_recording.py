@@ -103,8 +103,6 @@ def test_inputs_come_back_with_the_strides_that_they_had(make):
 
 
 def test_inputs_are_cast_with_the_weights_but_timesteps_of_pipelines_stay():
-    net = nn.Bilinear(4, 4, 4)
-    model = Model(net, {"input1": torch.ones(1)})
     latents, timestep = torch.randn(2, 4), torch.tensor([981.0, 961.0])
 
     class Taker(nn.Module):

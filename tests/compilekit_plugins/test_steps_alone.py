@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,9 @@ def test_a_second_cast_moves_the_door_of_the_first(sample):
     done = applied(steps, sample)
     assert {p.dtype for p in done.pipeline.unet.parameters()} == {torch.bfloat16}
     assert done.report.end_to_end.psnr > 25
+
+
+def test_a_cast_to_the_dtype_that_is_there_gives_equal_images_also_as_json(sample):
+    report = applied("precision{dtype=float32}", sample).report
+    assert report.steps[0].changed == {name: [] for name in report.steps[0].components}
+    assert json.loads(report.to_json())["end_to_end"]["psnr"] == "Infinity"
