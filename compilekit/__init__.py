@@ -1,11 +1,14 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
-from compilekit.api import Applied, apply
+from compilekit.api import Applied, apply, build, bundle_of, load
+from compilekit.bundle.manifest import Manifest
 from compilekit.errors import (
+    BundleError,
     ClaimError,
     CompilekitError,
     Location,
     MachineError,
+    MismatchError,
     ModelError,
     NoMatchError,
     NonFiniteError,
@@ -15,7 +18,10 @@ from compilekit.errors import (
     Problem,
     RecipeError,
     SaveError,
+    SealedError,
     StepError,
+    SymbolicShapeError,
+    UncoveredCallError,
     UsageError,
     VerificationError,
 )
@@ -26,11 +32,14 @@ from compilekit.recipe import Recipe
 from compilekit.report import Report
 from compilekit.steps import (
     Effects,
+    ExportContext,
     Options,
+    Part,
     PlannedStep,
     StepContext,
     StepDescription,
     StepResult,
+    StoredPart,
     effects,
 )
 
@@ -38,16 +47,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Applied",
+    "BundleError",
     "ClaimError",
     "CompilekitError",
     "Effects",
+    "ExportContext",
     "Host",
     "Location",
     "MachineError",
+    "Manifest",
+    "MismatchError",
     "ModelError",
     "NoMatchError",
     "NonFiniteError",
     "Options",
+    "Part",
     "Plan",
     "PlannedStep",
     "PluginContractError",
@@ -58,15 +72,22 @@ __all__ = [
     "RecipeError",
     "Report",
     "SaveError",
+    "SealedError",
     "StepContext",
     "StepDescription",
     "StepError",
     "StepResult",
+    "StoredPart",
+    "SymbolicShapeError",
+    "UncoveredCallError",
     "UsageError",
     "VerificationError",
     "apply",
+    "build",
+    "bundle_of",
     "effects",
     "hookimpl",
+    "load",
     "load_host",
     "plan",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from compilekit.steps import DEVICES, StepDescription, StepResult
+from compilekit.steps import DEVICES, Part, StepDescription, StepResult
 
 RESERVED = {"components", "allow_no_match", "budget"}
 
@@ -42,6 +43,8 @@ def _faults(description: StepDescription) -> list[str]:
         "" if listed else "packages must be a tuple of names",
         "" if callable(description.effects) else "effects must be a function",
         "" if callable(description.check or len) else "check must be a function",
+        "" if callable(description.judge or len) else "judge must be a function",
+        "" if callable(description.sizes or len) else "sizes must be a function",
     ]
 
 
@@ -74,7 +77,35 @@ def bad_result(result: object) -> str:
             return f"a StepResult whose `{key}` is no mapping of names to sentences"
     if not isinstance(result.details, dict) or not all(isinstance(k, str) for k in result.details):
         return "a StepResult whose `details` is no dict of names"
+    if not _is_json(result.remembered):
+        return "a StepResult whose `remembered` holds what JSON cannot"
     return ""
+
+
+def bad_part(part: object) -> str:
+    """What `export` returned in place of a proper `Part`; empty if it is one."""
+    if not isinstance(part, Part):
+        return f"{shown(part)}, not a Part"
+    if not isinstance(part.constants, Mapping) or not all(
+        isinstance(name, str) and hasattr(tensor, "data_ptr")
+        for name, tensor in part.constants.items()
+    ):
+        return "a Part whose `constants` is no mapping of names to tensors"
+    if not is_names(part.packed):
+        return "a Part whose `packed` is no set of names"
+    if not _is_json(part.details):
+        return "a Part whose `details` holds what JSON cannot"
+    return ""
+
+
+def _is_json(value: object) -> bool:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return False
+    try:
+        json.dumps(dict(value), allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_list(value: object) -> bool:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from compilekit.errors import UsageError
 from compilekit.host import Host, load_host
-from compilekit.plan import plan
+from compilekit.plan import Plan, plan
 from compilekit.recipe import Recipe
 from compilekit.report import Report
 
 if TYPE_CHECKING:
     import torch
+
+    from compilekit.build.run import Built
+    from compilekit.bundle.load import Loaded
+    from compilekit.model import Model
+    from compilekit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,127 @@ def apply(
     host = host or load_host()
     checked = plan(recipe, host=host)
     from compilekit.engine import Run
+
+    model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
+    outcome = Run(checked, model, host, sample, shown).execute()
+    return Applied(model.subject, outcome.report, outcome.before, outcome.after)
+
+
+def build(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    target: str | Path | None = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Built:
+    """Run a recipe, compile ahead of time, and write a bundle: a folder that `load` makes ready.
+
+    recipe, pipeline, inputs, progress: as for `apply`. The pipeline is changed in place too.
+    target: the folder to write; it must not be there yet. Left out, the recipe's name.
+
+    The bundle is loaded once and answers the recorded calls before it gets its name, so what
+    lies there works on this machine.
+
+    >>> import compilekit as ck
+    >>> import tempfile
+    >>> from compilekit.testing import tiny_pipeline
+    >>> recipe = ck.Recipe.from_steps(
+    ...     "precision{dtype=bfloat16}",
+    ...     sample={"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2},
+    ... )
+    >>> target = tempfile.mkdtemp() + "/cat"
+    >>> built = ck.build(recipe, tiny_pipeline("sd"), target, progress=False)
+    >>> ck.load(target, progress=False).unet.dtype
+    torch.bfloat16
+    """
+    host = host or load_host()
+    checked = plan(recipe, host=host, for_="build")
+    from compilekit.build.run import build as run
+    from compilekit.bundle.files import refuse_existing
+
+    path = Path(target or checked.recipe.name)
+    refuse_existing(path)
+    model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
+    return run(checked, model, host, sample, shown, path)
+
+
+def load(
+    bundle: str | Path,
+    *,
+    device: str | None = None,
+    on_mismatch: Literal["error", "eager"] = "error",
+    on_uncovered: Literal["error", "eager"] = "error",
+    check: Literal["all", "code"] = "all",
+    host: Host | None = None,
+    progress: bool = True,
+) -> Any:
+    """Make a bundle ready: an ordinary pipeline, whose compiled parts need no compiler.
+
+    device: which one, where there are several: "cuda:1".
+    on_mismatch: what to do where the bundle was built for another machine: raise
+        `MismatchError`, or run its weights "eager", without the compiled code, with a warning.
+    on_uncovered: what a call does that no part was compiled for: raise `UncoveredCallError`, or
+        run "eager"; `bundle_of(pipeline).counts()` says how often.
+    check: compare the digests of "all" files, or of the "code" alone, which leaves weights out.
+    host: plugins; left out, the installed ones.
+
+    Compiled parts are native code: load only bundles that you trust.
+
+    >>> import compilekit as ck
+    >>> ck.load("no-such-folder")
+    Traceback (most recent call last):
+    compilekit.errors.BundleError: no-such-folder: no such folder
+    """
+    from compilekit.bundle.manifest import Manifest
+
+    folder = Path(bundle)
+    manifest = Manifest.read(folder)
+    from compilekit.bundle.load import load as run
+    from compilekit.progress import Progress
+
+    return run(
+        folder,
+        host=host or load_host(),
+        device=_device(device or manifest.device),
+        on_mismatch=on_mismatch,
+        on_uncovered=on_uncovered,
+        check=check,
+        progress=Progress(enabled=progress),
+    )
+
+
+def bundle_of(pipeline: Any) -> Loaded:
+    """What a pipeline that `load` gave back knows of its bundle: its manifest, and its calls.
+
+    >>> import compilekit as ck
+    >>> ck.bundle_of(3)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: this int did not come out of a bundle
+    """
+    from compilekit.bundle.load import bundle_of as find
+
+    return find(pipeline)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f'device="{name}": torch knows no such device') from error
+
+
+def _prepared(
+    checked: Plan,
+    pipeline: Any,
+    inputs: Mapping[str, torch.Tensor] | None,
+    *,
+    progress: bool,
+) -> tuple[Model, dict[str, Any], Progress]:
+    """The model on its device, the sample, and the progress to show."""
     from compilekit.loading import check_entry_points, check_machine, load_subject, to_device
     from compilekit.model import Model
     from compilekit.progress import Progress
@@ -85,5 +212,4 @@ def apply(
     model = Model(pipeline, inputs or module_inputs(specs, checked.recipe.seed))
     check_entry_points(checked, model)
     to_device(model, checked.device)
-    outcome = Run(checked, model, host, sample, shown).execute()
-    return Applied(model.subject, outcome.report, outcome.before, outcome.after)
+    return model, sample, shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -22,6 +23,7 @@ class Plugin:
 
     origin: the distribution and its version, or the file.
     error: why it cannot be used; empty if it can.
+    version: what bundles remember of it: the distribution, or the file's name and digest.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Plugin:
     kind: Literal["step", "observer", "broken"] = "step"
     error: str = ""
     imports_torch: bool = False
+    version: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.origin})"
@@ -49,7 +52,8 @@ def installed_plugins() -> list[Plugin]:
 
 def _load(name: str, entry_points: list[importlib.metadata.EntryPoint]) -> Plugin:
     origins = [_distribution(entry_point) for entry_point in entry_points]
-    plugin = Plugin(name=name, origin=" and ".join(origins))
+    origin = " and ".join(origins)
+    plugin = Plugin(name=name, origin=origin, version=origin)
     if len(entry_points) > 1:
         return plugin.broken(f"{len(entry_points)} distributions bring a plugin of this name")
     return _import(plugin, entry_points[0].load)
@@ -93,7 +97,9 @@ def file_plugin(path: Path) -> Plugin:
         loader.exec_module(module)
         return module
 
-    plugin = _import(Plugin(name=name, origin=str(path)), load)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    version = f"{path.name} sha256:{digest}"
+    plugin = _import(Plugin(name=name, origin=str(path), version=version), load)
     if plugin.error:
         message = f"plugin {plugin}: {plugin.error}"
         raise PluginLoadError(message)

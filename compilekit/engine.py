@@ -31,7 +31,8 @@ from compilekit.model import EntryPoint, Model, cuda_devices, synchronize
 from compilekit.order import overlap
 from compilekit.plan import Plan
 from compilekit.progress import Progress
-from compilekit.recording import Recording, on_cpu, record, run_call
+from compilekit.recording import Call, Recording, on_cpu, record, run_call
+from compilekit.reference import Outputs
 from compilekit.report import EndToEnd, Report, StepReport
 from compilekit.sample import images_of
 from compilekit.saving import guard_saving
@@ -57,6 +58,11 @@ class Context:
     purpose: Purpose
     _run: Run
 
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """Only a loaded bundle remembers something."""
+        return {}
+
     def replay(self, component: str, *, exact: bool = False) -> int:
         """Run the recorded calls of a component or entry point, in the order of the sample."""
         return self._run.replay(component, exact=exact)
@@ -81,6 +87,7 @@ class Run:
         self._late: list[tuple[StepReport, StepResult]] = []
         self._unfit: dict[str, str] = {}
         self._begun: list[PlannedStep] = []
+        self._verify: Verify | None = None
         self.report = Report(
             recipe=plan.recipe.name,
             digest=plan.digest,
@@ -117,6 +124,7 @@ class Run:
         before, seconds_before = self._record()
         with self.progress.stage("float32 reference, and times before the first step"):
             verify = Verify(self.model, self._recording, rest, titles, upcast=self._upcasts())
+        self._verify = verify
         self.report.baseline = verify.baseline
         for step in rest:
             self._step(step, [*around, verify])
@@ -148,6 +156,14 @@ class Run:
             run_call(self.model.entry_point(call.entry), call)
         return len(named)
 
+    def recorded_with_references(self) -> dict[str, list[tuple[Call, Outputs]]]:
+        """Every recorded call, with what the reference answered."""
+        references = self._verify.references if self._verify else {}
+        return {
+            name: list(zip(calls, references[name], strict=True))
+            for name, calls in self._recording.calls.items()
+        }
+
     def _record(self) -> tuple[Any, float]:
         with self.progress.stage("recording the sample"):
             # The recorded run pays for lazy set-up and for the recorder, so the next is timed.
@@ -169,8 +185,12 @@ class Run:
         return output, seconds
 
     def _run_sample(self) -> Any:
+        return self.run_sample(self.sample)
+
+    def run_sample(self, sample: Mapping[str, Any]) -> Any:
+        """Run the sample, or one like it; what it raises is explained."""
         try:
-            return self.model.run(self.sample, self.plan.recipe.seed)
+            return self.model.run(sample, self.plan.recipe.seed)
         except CompilekitError:
             raise
         except (Exception, SystemExit) as error:
@@ -216,7 +236,7 @@ class Run:
             self._begun.append(step)
             start = time.perf_counter()
             try:
-                result = self.host.optimize_model(step, self.model, context)
+                result = self._perform(step, context)
             except BaseException:
                 for instrument in reversed(instruments):
                     instrument.failed()
@@ -230,6 +250,10 @@ class Run:
             for instrument in instruments:
                 instrument.after(step, result, row)
             _check_match(step, row)
+
+    def _perform(self, step: PlannedStep, context: Context) -> StepResult:
+        """Let the step do its work. A build does something else with steps that export."""
+        return self.host.optimize_model(step, self.model, context)
 
     def _rerun(self) -> tuple[Any, float]:
         with self.progress.stage("running the sample again"):

@@ -10,6 +10,14 @@ from pathlib import Path
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "torchao", "triton")
 
+EXTENSIONS = (
+    "sse", "ssse", "avx", "fma", "f16c", "bmi", "abm", "popcnt", "movbe", "adx", "amx", "gfni",
+    "vaes", "vpclmulqdq", "pclmulqdq", "aes", "sha_ni", "movdir", "serialize", "xsave", "fsgsbase",
+    "rdrand", "rdseed", "clwb", "clflushopt", "prfchw", "3dnowprefetch", "lahf_lm", "rdpid", "pku",
+    "neon", "asimd", "sve", "bf16", "i8mm", "fp", "atomics", "crc32",
+)  # fmt: skip
+"""What `-march=native` may use: beginnings of the names that Linux has for them."""
+
 
 def versions() -> dict[str, str]:
     """The versions of the packages that matter, where they are installed. Loads none of them."""
@@ -44,6 +52,64 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_flags() -> str:
+    """The processor's instruction set extensions that compilers make use of, sorted."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return " ".join(sorted(f for f in value.split() if f.startswith(EXTENSIONS)))
+    return ""
+
+
+def libstdcxx() -> str:
+    """The version of the C++ library that this process has loaded, or "" where none is."""
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    for line in maps.splitlines():
+        path = line.partition("/")[2]
+        if "libstdc++.so" in path:
+            return Path(f"/{path}").resolve().name.partition(".so.")[2]
+    return ""
+
+
+def fingerprint(device: str) -> dict[str, str]:
+    """What compiled code may depend on, of this machine and its software. Loads torch."""
+    import torch
+
+    found = {
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "cpu_flags": cpu_flags(),
+        "cpu": cpu_name(),
+        "glibc": platform.libc_ver()[1],
+        "libstdcxx": libstdcxx(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    for name in ("diffusers", "transformers"):
+        found[name] = installed_version(name) or ""
+    if device == "cuda" and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        found["gpu"] = torch.cuda.get_device_name()
+        found["sm"] = f"{major}.{minor}"
+        found["cuda"] = str(torch.version.cuda or torch.version.hip)
+        found["driver"] = _driver()
+    return found
+
+
+def _driver() -> str:
+    """The newest CUDA that the driver can serve, as torch sees it."""
+    import torch
+
+    version = getattr(torch._C, "_cuda_getDriverVersion", None)  # noqa: SLF001
+    return "" if version is None else "{}.{}".format(*divmod(version() // 10, 100))
 
 
 def describe(device: str) -> dict[str, str]:

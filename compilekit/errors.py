@@ -8,11 +8,16 @@ CompilekitError                 exit code of the command line: 1
 │   ├── PluginLoadError             it could not be loaded
 │   └── PluginContractError         it loaded, and breaks a hook's contract
 ├── StepError                   1   a step failed while it ran
+│   ├── SymbolicShapeError          it compiles for fixed sizes alone
 │   ├── NoMatchError                it matched nothing
 │   └── ClaimError                  its effects are not the ones it claims
 ├── VerificationError           1   the numbers are out of budget
 │   └── NonFiniteError              an output holds NaN or infinity
 ├── SaveError                   1   saving now would write a folder that loads wrong
+├── BundleError                 1   a bundle is damaged, or is none
+│   ├── MismatchError           3   it was built for another machine
+│   ├── UncoveredCallError      1   a call that nothing in it was compiled for
+│   └── SealedError             1   a change that compiled code would not see
 └── MachineError                3   this machine cannot do it
 """
 
@@ -199,6 +204,17 @@ class ClaimError(StepError):
     """
 
 
+class SymbolicShapeError(StepError):
+    """Raised by `export` where the code at hand fixes a dimension that was to be symbolic.
+
+    The build goes on with one part for each size.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.SymbolicShapeError, ck.StepError)
+    True
+    """
+
+
 class VerificationError(CompilekitError):
     """The numbers are out of budget.
 
@@ -229,6 +245,47 @@ class SaveError(CompilekitError):
     >>> import compilekit as ck
     >>> ck.SaveError.exit_code
     1
+    """
+
+
+class BundleError(CompilekitError):
+    """A bundle is damaged, or is none. The message names the file or field at fault.
+
+    >>> import compilekit as ck
+    >>> try:
+    ...     ck.load("nosuch")
+    ... except ck.BundleError as error:
+    ...     print(error)
+    nosuch: no such folder
+    """
+
+
+class MismatchError(BundleError):
+    """The bundle was built for another machine; the message goes field by field.
+
+    >>> import compilekit as ck
+    >>> ck.MismatchError.exit_code
+    3
+    """
+
+    exit_code = 3
+
+
+class UncoveredCallError(BundleError):
+    """A call that nothing in the bundle was compiled for; the message names what was.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.UncoveredCallError, ck.BundleError)
+    True
+    """
+
+
+class SealedError(BundleError):
+    """A change to a loaded bundle that compiled code would not see.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.SealedError, ck.BundleError)
+    True
     """
 
 

@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+
     from compilekit.model import Model
-    from compilekit.steps import StepContext, StepDescription, StepResult
+    from compilekit.steps import (
+        ExportContext,
+        Part,
+        StepContext,
+        StepDescription,
+        StepResult,
+        StoredPart,
+    )
 
 PROJECT = "compilekit"
 """The pluggy project name, and the entry point group that plugins are found in."""
@@ -44,4 +56,50 @@ def optimize_model(model: Model, options: Any, context: StepContext) -> StepResu
     context: the components to work on, the device, a way to replay recorded calls.
 
     Must return a `StepResult` that says what was matched and changed.
+    """
+
+
+@hookspec(firstresult=True)
+def regions(model: Model, options: Any, context: StepContext) -> Sequence[str] | None:
+    """Say which entry points `export` compiles, in place of those that the step names.
+
+    Called once in a build, before `export`. A plugin need not implement it: then the step's
+    own components are compiled, whole.
+
+    model, options, context: as for `optimize_model`.
+
+    Must return names of entry points: `transformer.transformer_blocks.0`, say. Blocks that are
+    alike in class, weights' shapes and calls share one part. None means the components.
+    """
+
+
+@hookspec(firstresult=True)
+def export(model: Model, options: Any, destination: Path, context: ExportContext) -> Part:
+    """Compile one entry point ahead of time, for calls of one signature.
+
+    Called in a build in place of `optimize_model`, once for each part. What it gives is loaded
+    and verified at once.
+
+    model, options: as for `optimize_model`.
+    destination: an empty folder; everything that the part needs when it is loaded goes there.
+    context: the entry point, flattened, and example tensors.
+
+    Must return a `Part`.
+    """
+
+
+@hookspec(firstresult=True)
+def load_compiled(
+    part: StoredPart, context: StepContext
+) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
+    """Load a part that `export` wrote, without compiling anything.
+
+    Called when a bundle is loaded, once for each entry point that uses the part, and in a build
+    to verify it.
+
+    part: its folder, its constants on the device, and its details.
+    context: the step, the device; `context.purpose` is "load" or "build".
+
+    Must return a function from the tensors of a call to the tensors of its result, in the order
+    of `context.flat` when the part was exported.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from compilekit import hookspecs
-from compilekit.answers import bad_description, bad_result, is_names, shown
+from compilekit.answers import bad_description, bad_part, bad_result, is_names, shown
 from compilekit.discovery import Plugin, file_plugin, installed_plugins, refuse_duplicates
 from compilekit.errors import (
     CompilekitError,
@@ -25,18 +25,26 @@ from compilekit.errors import (
 from compilekit.hookspecs import PROJECT
 from compilekit.steps import (
     CHANGES,
+    SEVERITIES,
+    SIZES,
     Device,
     Effects,
     Options,
+    Part,
     PlannedStep,
     Purpose,
+    Severity,
+    Sizes,
     StepDescription,
     StepResult,
+    StoredPart,
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from compilekit.model import Model
-    from compilekit.steps import StepContext
+    from compilekit.steps import ExportContext, StepContext
 
 
 def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> Host:
@@ -158,12 +166,69 @@ class Host:
         arguments = {"model": model, "options": step.options, "context": context}
         result = self._call(step.name, "optimize_model", step.key, **arguments)
         fault = bad_result(result)
-        if not fault:
-            return result  # type: ignore[no-any-return]
-        raise PluginContractError(
-            f"{step.key}: plugin {self._blame_answer(step.name, 'optimize_model')}: "
-            f"optimize_model returned {fault}"
-        )
+        if fault:
+            raise self._bad_answer(step, "optimize_model", fault)
+        done: StepResult = result
+        return done
+
+    def regions(self, step: PlannedStep, model: Model, context: StepContext) -> list[str] | None:
+        """What an exporting step compiles, if not the components that it names."""
+        if not self._implements(self._plugins[step.name], "regions"):
+            return None
+        arguments = {"model": model, "options": step.options, "context": context}
+        answer = self._call(step.name, "regions", step.key, **arguments)
+        if answer is None:
+            return None
+        if not isinstance(answer, list | tuple) or not all(isinstance(n, str) for n in answer):
+            raise self._bad_answer(step, "regions", f"{shown(answer)}, not names of entry points")
+        return list(answer)
+
+    def export(
+        self, step: PlannedStep, model: Model, destination: Path, context: ExportContext
+    ) -> Part:
+        """Let the step's plugin compile one entry point ahead of time; check its answer."""
+        arguments = {"model": model, "options": step.options, "destination": destination}
+        part = self._call(step.name, "export", step.key, **arguments, context=context)
+        fault = bad_part(part)
+        if fault:
+            raise self._bad_answer(step, "export", fault)
+        made: Part = part
+        return made
+
+    def load_compiled(
+        self, name: str, key: str, part: StoredPart, context: StepContext
+    ) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
+        """Let a plugin load a part that it exported."""
+        runner = self._call(name, "load_compiled", key, part=part, context=context)
+        if not callable(runner):
+            who = self._blame_answer(name, "load_compiled")
+            message = f"load_compiled returned {shown(runner)}, not a function"
+            raise PluginContractError(f"{key}: plugin {who}: {message}")
+        return runner  # type: ignore[no-any-return]
+
+    def sizes(self, step: PlannedStep) -> Sizes:
+        """What a part of a step can serve with its options."""
+        sizes = step.description.sizes
+        answer = "fixed" if sizes is None else self._ask(step.name, "sizes", sizes, step.options)
+        if answer not in SIZES:
+            known = ", ".join(SIZES)
+            message = f"sizes gave {answer!r}, not one of {known}"
+            raise PluginContractError(f"plugin {self._plugins[step.name]}: {message}")
+        return answer
+
+    def judge(self, name: str, field: str, built: str, here: str) -> Severity | None:
+        """How bad a plugin finds a difference of the fingerprint; None leaves it to us."""
+        judge = self.describe(name).judge
+        answer = None if judge is None else self._ask(name, "judge", judge, field, built, here)
+        if answer not in (None, *SEVERITIES):
+            known = ", ".join(SEVERITIES)
+            message = f"judge gave {answer!r}, not one of {known}"
+            raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
+        return answer
+
+    def _bad_answer(self, step: PlannedStep, hook: str, fault: str) -> PluginContractError:
+        who = self._blame_answer(step.name, hook)
+        return PluginContractError(f"{step.key}: plugin {who}: {hook} returned {fault}")
 
     def late_details(self, name: str, result: StepResult) -> dict[str, object]:
         """What a step reports after the sample's last run."""
@@ -228,12 +293,22 @@ class Host:
         except CompilekitError as error:
             reason = str(error)
         else:
-            reason = bad_description(description)
+            reason = bad_description(description) or self._bad_exporter(plugin, description)
         if reason:
             self._manager.unregister(name=plugin.name)
             return plugin.broken(reason)
         self._descriptions[plugin.name] = description
         return plugin
+
+    def _bad_exporter(self, plugin: Plugin, description: StepDescription) -> str:
+        """Whether a plugin that says it exports has the hooks for it, and the other way round."""
+        has = [name for name in ("export", "load_compiled") if self._implements(plugin, name)]
+        if description.exports and len(has) < 2:  # noqa: PLR2004
+            lacks = sorted({"export", "load_compiled"} - set(has))
+            return f"describe: it says `exports=True`, and does not implement {' and '.join(lacks)}"
+        if has and not description.exports:
+            return f"it implements {' and '.join(has)}, and does not say `exports=True`"
+        return ""
 
     def _call(self, name: str, hook: str, where: str = "", **arguments: object) -> Any:
         """Call one plugin's implementation of a hook, and every other plugin's wrapper."""

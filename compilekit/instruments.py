@@ -195,6 +195,11 @@ class Verify:
                 self._reference[name] = reference_outputs(entry, calls)
         self.baseline = [self._measure(name, "the model as loaded") for name in self._calls]
 
+    @property
+    def references(self) -> dict[str, list[Outputs]]:
+        """What the reference answered to each recorded call, by entry point."""
+        return self._reference
+
     def before(self, step: PlannedStep) -> None:
         """Nothing to note: the state before is the state after the last step."""
 

@@ -70,6 +70,31 @@ class EntryPoint:
         else:
             setattr(self.owner, self.method, OffloadLayer(function, self.owner))
 
+    @contextlib.contextmanager
+    def standing_in(self, function: Callable[..., Any]) -> Iterator[None]:
+        """Put another callable in its place for a while, beneath offload hooks and layers."""
+        slot = self._slot
+        outer = getattr(self.owner, slot)
+        if isinstance(outer, Layer):
+            innermost = outer
+            while isinstance(innermost.beneath, Layer):
+                innermost = innermost.beneath
+            before = innermost.beneath
+            outer.put_beneath(function)
+            try:
+                yield
+            finally:
+                outer.put_beneath(before)
+            return
+        held = vars(self.owner).get(slot)
+        self.replace(function)
+        try:
+            yield
+        finally:
+            delattr(self.owner, slot)
+            if held is not None:
+                setattr(self.owner, slot, held)
+
     def wrap(self, make: Callable[[Callable[..., Any]], Layer]) -> None:
         """Put a layer around it, which stays outside of what is compiled later."""
         if self.method != "forward" and not isinstance(getattr(self.owner, self.method), Layer):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compilekit.errors import Problem, RecipeError
+from compilekit.errors import Problem, RecipeError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,22 +19,37 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 def sample_arguments(recipe: Recipe) -> dict[str, Any]:
     """The keyword arguments of the sample; strings that name pictures are opened as such."""
-    problems: list[Problem] = []
-    arguments: dict[str, Any] = {}
-    for name, value in recipe.sample_arguments.items():
-        if not _names_picture(name, value):
-            arguments[name] = value
-            continue
-        path = recipe.folder / value
-        try:
-            arguments[name] = _opened(path)
-        except (OSError, ValueError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            where = recipe.location("sample", name)
-            problems.append(Problem(where, f"sample.{name}", f"{path}: {reason}"))
-    if problems:
-        raise RecipeError(problems)
-    return arguments
+    pictures = picture_names(recipe)
+    faults = {name: fault for name, path in pictures.items() if (fault := _fault(path))}
+    if faults:
+        where = {name: recipe.location("sample", name) for name in faults}
+        raise RecipeError(
+            [Problem(where[name], f"sample.{name}", fault) for name, fault in faults.items()]
+        )
+    return {**recipe.sample_arguments, **{name: _opened(path) for name, path in pictures.items()}}
+
+
+def opened(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The arguments of a call, in which strings that name pictures are opened as such."""
+    return {
+        name: _opened(folder / value) if _names_picture(name, value) else value
+        for name, value in arguments.items()
+    }
+
+
+def picture_names(recipe: Recipe) -> dict[str, Path]:
+    """The arguments of the sample that are pictures, and their files."""
+    named = recipe.sample_arguments.items()
+    return {name: recipe.folder / value for name, value in named if _names_picture(name, value)}
+
+
+def _fault(path: Path) -> str:
+    """Why a picture cannot be opened; empty if it can."""
+    try:
+        _opened(path)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def _names_picture(name: str, value: object) -> bool:
@@ -46,8 +61,12 @@ def _names_picture(name: str, value: object) -> bool:
 def _opened(path: Path) -> Any:
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise UsageError(f"{path}: {reason}") from error
 
 
 def module_inputs(specs: Mapping[str, TensorSpec], seed: int) -> dict[str, torch.Tensor]:

@@ -2,24 +2,37 @@
 
 Everything here is light: no torch. A plugin describes itself with `StepDescription`, says
 what it does to a component with `Effects`, gets a `StepContext`, and answers with a
-`StepResult`.
+`StepResult`. What compiles ahead of time gets an `ExportContext`, and answers with a `Part`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    import torch
+
     from compilekit.errors import Location
 
 Device = Literal["cpu", "cuda", "hpu", "neuron", "mps", "xpu"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "hpu", "neuron", "mps", "xpu")
 
-Purpose = Literal["apply", "build"]
+Purpose = Literal["apply", "build", "load"]
+"""What a step runs for: to change a model here, to make a bundle, or to get one ready again."""
+
+Sizes = Literal["one", "fixed", "batch", "any"]
+SIZES: tuple[Sizes, ...] = ("one", "fixed", "batch", "any")
+"""What one part of a bundle can serve: calls of one size in all, calls of one size each, calls
+that differ in the first dimension of their tensors, or calls that differ in any dimension."""
+
+Severity = Literal["fatal", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "note")
+"""How bad it is that this machine differs from the one that a bundle was built on."""
 
 Change = Literal["results", "weights", "structure", "layout", "dtype", "runtime", "compiled"]
 CHANGES: tuple[Change, ...] = (
@@ -98,8 +111,12 @@ class StepDescription:
     budget: how far the step may move a component's outputs, as relative L2 error.
     components: "required" if a recipe must name them, "optional" if leaving them out means
         the whole pipeline.
-    exports: whether the plugin implements `export`.
+    exports: whether the plugin implements `export` and `load_compiled`.
+    sizes: what a part can serve with these options, one of `SIZES`; "fixed" if left out.
     check: reasons, as sentences, why these options make no sense for a device or purpose.
+    judge: how bad it is for the step's parts that a field of the fingerprint differs: called
+        with the field's name, its value when the part was built, and its value here. None, or
+        an answer of None, leaves it to compilekit.
 
     >>> import compilekit as ck
     >>> step = ck.StepDescription(
@@ -118,7 +135,9 @@ class StepDescription:
     budget: float = 1e-3
     components: Literal["required", "optional"] = "required"
     exports: bool = False
+    sizes: Callable[[Any], Sizes] | None = None
     check: Callable[[Any, Device, Purpose], Iterable[str]] | None = None
+    judge: Callable[[str, str, str], Severity | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,6 +177,8 @@ class StepResult:
         such as "torch.float32_matmul_precision", or patterns with `*`. All others are restored.
     not_savable: components that a folder can no longer hold from now on, and why.
     late_details: called after the sample's last run; what it returns joins `details`.
+    remembered: plain values that a step with the effect "runtime" wants back, as
+        `context.remembered`, when it runs again on a loaded bundle.
 
     >>> import compilekit as ck
     >>> ck.StepResult(matched={"unet": ["conv_in"]}, changed={"unet": []}).skipped
@@ -171,6 +192,7 @@ class StepResult:
     kept_state: Mapping[str, str] = field(default_factory=dict)
     not_savable: Mapping[str, str] = field(default_factory=dict)
     late_details: Callable[[], Mapping[str, object]] | None = None
+    remembered: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StepContext(Protocol):
@@ -195,7 +217,11 @@ class StepContext(Protocol):
 
     @property
     def purpose(self) -> Purpose:
-        """Whether the plan is applied or built."""
+        """Whether the plan is applied or built, or the step runs again on a loaded bundle."""
+
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """What the step's result remembered when the bundle was built; empty before that."""
 
     def replay(self, component: str, *, exact: bool = False) -> int:
         """Run the recorded calls of a component or entry point; returns how many there were.
@@ -205,3 +231,71 @@ class StepContext(Protocol):
 
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What `export` made of one entry point and one signature; its files are in `destination`.
+
+    constants: the tensors that the compiled code reads, by its own names for them. Those of the
+        model are stored once in the bundle, however many parts read them.
+    packed: names of the entry point's weights whose values are in the part's own files, in a
+        form of its own, so that the bundle need not hold them again.
+    details: plain values (what JSON can hold) that `load_compiled` will need.
+
+    >>> import compilekit as ck
+    >>> ck.Part(details={"file": "code.so"}).details["file"]
+    'code.so'
+    """
+
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    packed: frozenset[str] = frozenset()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPart:
+    """A part as `load_compiled` gets it back, every file checked.
+
+    folder: where its files lie.
+    constants: the tensors to read, by the names that `export` gave them, on the device. They
+        stay alive and where they are for as long as the part is in use.
+    details: what `export` left for it.
+
+    >>> import compilekit as ck
+    >>> from pathlib import Path
+    >>> ck.StoredPart(folder=Path("parts/unet/1"), constants={}, details={}).folder.name
+    '1'
+    """
+
+    folder: Path
+    constants: Mapping[str, torch.Tensor]
+    details: Mapping[str, Any]
+
+
+class ExportContext(StepContext, Protocol):
+    """What `export` may ask for: one entry point, flattened to tensors in and tensors out.
+
+    >>> import compilekit as ck
+    >>> [name for name in vars(ck.ExportContext) if name in ("entry", "flat", "inputs")]
+    ['entry', 'flat', 'inputs']
+    """
+
+    @property
+    def entry(self) -> str:
+        """The entry point: `unet`, `vae.decode`, `transformer.transformer_blocks.0`."""
+
+    @property
+    def flat(self) -> torch.nn.Module:
+        """A module that takes the tensors of one call and gives a tuple of tensors.
+
+        The entry point's own module is its child `owner`. Constants of the call are built in.
+        """
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        """The tensors of a call of this signature, fresh, in the order that `flat` takes them."""
+
+    @property
+    def symbols(self) -> tuple[Mapping[int, tuple[int, int]], ...]:
+        """For each input its symbolic dimensions, with the least and largest size of each."""

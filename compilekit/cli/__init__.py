@@ -12,7 +12,18 @@ from typing import Any
 
 import typer
 
-from compilekit.cli import apply, doctor, plan, plugins, recipes, schema
+from compilekit.cli import (
+    apply,
+    build,
+    doctor,
+    inspect,
+    plan,
+    plugins,
+    recipes,
+    run,
+    schema,
+    verify,
+)
 from compilekit.errors import CompilekitError
 
 INTERRUPTED = 130
@@ -28,13 +39,13 @@ app = typer.Typer(
 )
 
 
-def _guarded(run: Callable[..., None]) -> Callable[..., None]:
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     """Show what compilekit raises on purpose, and Ctrl-C, in one message and no traceback."""
 
-    @functools.wraps(run)
+    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> None:
         try:
-            run(*args, **kwargs)
+            function(*args, **kwargs)
         except CompilekitError as error:
             typer.echo(f"compilekit: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
@@ -45,7 +56,8 @@ def _guarded(run: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-for command in (plan, apply, plugins, recipes, schema, doctor):
+COMMANDS = (plan, apply, build, run, inspect, verify, plugins, recipes, schema, doctor)
+for command in COMMANDS:
     app.command(name=command.__name__.rpartition(".")[2])(_guarded(command.run))
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compilekit.cli.shared import JsonOption, PluginOption, RecipeArgument
+from compilekit.cli.shared import (
+    JsonOption,
+    ModelArgument,
+    PluginOption,
+    RecipeArgument,
+    prepare_output,
+    quiet_libraries,
+)
 from compilekit.errors import CompilekitError, UsageError
 
 if TYPE_CHECKING:
@@ -20,12 +25,7 @@ if TYPE_CHECKING:
 
 def run(
     recipe: RecipeArgument,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]", help="A model's folder or hub id; left out, the recipe's own."
-        ),
-    ] = None,
+    model: ModelArgument = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where images and the report go.")
     ] = Path("compilekit-out"),
@@ -37,8 +37,8 @@ def run(
 
     Exit code 1 when a step fails or a budget is broken; the report is saved all the same.
     """
-    _prepare(output)
-    _quiet_libraries()
+    prepare_output(output)
+    quiet_libraries()
     from compilekit.api import apply
     from compilekit.host import load_host
 
@@ -54,25 +54,6 @@ def run(
     _show(applied.report, output, as_json=json)
     if not json:
         typer.echo(f"saved in {output}: {', '.join([*saved, 'report.json'])}")
-
-
-def _prepare(output: Path) -> None:
-    """Find out now, and not after an hour, whether anything can be written there."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".compilekit-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"--output {output}: cannot write there: {error.strerror}") from error
-
-
-def _quiet_libraries() -> None:
-    """Keep what libraries say of themselves while they load out of a command's output."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _save_images(before: Any, after: Any, output: Path) -> list[str]:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+import typer
+
 from compilekit.cli.shared import PluginOption, print_json
 
 
-def run(plugin: PluginOption = None) -> None:
-    """Print a JSON Schema of recipes, with the options of every installed plugin.
+def run(
+    of: Annotated[
+        Literal["recipe", "manifest"],
+        typer.Option(help="A recipe, or the manifest of a bundle."),
+    ] = "recipe",
+    plugin: PluginOption = None,
+) -> None:
+    """Print a JSON Schema: of recipes, with the options of every installed plugin.
 
     Editors complete and check recipes with it: save it, and begin a recipe with the line
     `# yaml-language-server: $schema=recipe.schema.json`.
     """
+    if of == "manifest":
+        from compilekit.bundle.manifest import schema
+
+        print_json(schema())
+        return
     from compilekit.host import load_host
     from compilekit.recipe.json_schema import recipe_schema
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from compilekit.errors import UsageError
 
 RecipeArgument = Annotated[
     str,
@@ -20,7 +24,32 @@ PluginOption = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="Add a plugin from a file; may be repeated."),
 ]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]", help="A model's folder or hub id; left out, the recipe's own."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+def prepare_output(output: Path) -> None:
+    """Find out now, and not after an hour, whether anything can be written there."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".compilekit-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--output {output}: cannot write there: {error.strerror}") from error
+
+
+def quiet_libraries() -> None:
+    """Keep what libraries say of themselves while they load out of a command's output."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from compilekit.report.data import Measurement, Report, StepReport
+from compilekit.report.data import Measurement, Report, StepReport, size
 
 NAME = 30
 COLUMNS = f"{'error':>9}{'moved':>10}{'time':>12}{'speed-up':>15}"
@@ -29,10 +29,10 @@ def report_lines(report: Report) -> Iterator[str]:
     reference = "float32" if report.reference == "float32" else "the model as loaded"
     yield f"{report.recipe} on {report.device}; errors are relative L2 against {reference}"
     yield " " * NAME + COLUMNS
-    yield f"as loaded: {_size(report.parameter_bytes)}"
+    yield f"as loaded: {size(report.parameter_bytes)}"
     yield from _entries(report, report.baseline)
     for step in report.steps:
-        yield f"{step.name}: {_changed(step)}, {_size(step.parameter_bytes)}, {step.seconds:.1f} s"
+        yield f"{step.name}: {_changed(step)}, {size(step.parameter_bytes)}, {step.seconds:.1f} s"
         yield from _entries(report, step.measurements)
     if report.final:
         yield "finished"
@@ -51,14 +51,6 @@ def _changed(step: StepReport) -> str:
     count = sum(len(names) for names in step.changed.values())
     matched = sum(len(names) for names in step.matched.values())
     return f"changed {count} of {matched} ({', '.join(step.changes)})"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:  # noqa: PLR2004
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def _notes(report: Report) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """`torch_compile`: compile entry points whole, or region by region, in place.
 
 The compiler runs while the step does, on the recorded calls, so that its time is counted
-here and nothing compiles in the first real call.
+here and nothing compiles in the first real call. In a build, AOTInductor compiles ahead of time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pydantic import Field
 import compilekit as ck
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from compilekit.model import Model
-    from compilekit.steps import Device, Purpose
+    from compilekit.steps import Device, Purpose, Sizes
+    from compilekit_plugins.torch_compile.aot import Runner
 
 Mode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
@@ -25,12 +28,15 @@ class TorchCompile(ck.Options):
 
     mode: torch.compile's mode; it is expanded into inductor options.
     fullgraph: make a graph break an error.
-    dynamic: true for symbolic shapes, false for fixed ones; left out, shapes are fixed until
-        one changes.
+    dynamic: true for symbolic shapes, false for fixed ones. Left out, shapes are fixed until
+        one changes; in a build, the batch is symbolic and other sizes are fixed.
     backend: torch.compile's backend.
     inductor: options of torch's inductor, by name; they hold for this component alone.
     regions: "none" compiles an entry point whole; "model" each of the blocks that the model
         names as repeated; "auto" finds blocks that repeat; a list names the block classes.
+    weights: "shared" weights are read where the model has them, by all shapes and blocks, and
+        may be edited in place; "packed" ones are rearranged by the compiler, for lowest latency
+        of a whole entry point on a CPU, in one shape.
     """
 
     mode: Mode = "default"
@@ -39,10 +45,16 @@ class TorchCompile(ck.Options):
     backend: str = "inductor"
     inductor: dict[str, bool | int | float | str] = Field(default_factory=dict)
     regions: Literal["none", "model", "auto"] | list[str] = "none"
+    weights: Literal["shared", "packed"] = "shared"
 
 
 def _check(options: TorchCompile, device: Device, purpose: Purpose) -> Iterable[str]:
-    del device, purpose
+    if options.weights == "packed" and device != "cpu":
+        yield f'weights: packed is for the target "cpu", not "{device}"'
+    if options.weights == "packed" and options.regions != "none":
+        yield "weights: packed is for whole entry points: blocks share code, and not packed weights"
+    if purpose == "build":
+        yield from _check_build(options)
     if options.backend != "inductor":
         if options.mode != "default":
             yield f'mode "{options.mode}" is for the backend "inductor", not "{options.backend}"'
@@ -50,6 +62,24 @@ def _check(options: TorchCompile, device: Device, purpose: Purpose) -> Iterable[
             yield f'inductor options are for the backend "inductor", not "{options.backend}"'
     if options.regions == []:
         yield 'regions names no block class; leave it out, or say "auto"'
+
+
+def _check_build(options: TorchCompile) -> Iterable[str]:
+    if options.backend != "inductor":
+        yield f'backend "{options.backend}" cannot compile ahead of time, only "inductor" can'
+    if options.mode == "reduce-overhead":
+        yield (
+            'mode "reduce-overhead" means CUDA graphs, which code compiled ahead of time has not; '
+            "leave it out"
+        )
+    if options.inductor.get("freezing"):
+        yield "freezing packs weights into compiled code: say `weights: packed` in its place"
+
+
+def _sizes(options: TorchCompile) -> Sizes:
+    if options.weights == "packed":
+        return "one"
+    return {None: "batch", True: "any", False: "fixed"}[options.dynamic]  # type: ignore[return-value]
 
 
 @ck.hookimpl
@@ -64,6 +94,8 @@ def describe() -> ck.StepDescription:
         check=_check,
         targets=frozenset({"cpu", "cuda", "mps", "xpu", "hpu"}),
         budget=1e-3,
+        exports=True,
+        sizes=_sizes,
     )
 
 
@@ -105,3 +137,49 @@ def _late(watch: Any) -> Any:
         return {"recompiles": recompiled}
 
     return details
+
+
+@ck.hookimpl
+def regions(model: Model, options: TorchCompile, context: ck.StepContext) -> list[str] | None:
+    """The blocks, and what quantised layers there are beside them."""
+    if options.regions == "none":
+        return None
+    from compilekit_plugins.torch_compile.targets import blocks_of, quantised_outside
+
+    names = []
+    for component in context.components:
+        entry = model.entry_point(component)
+        blocks = blocks_of(model, component, options.regions)
+        if not blocks:
+            raise ck.StepError(f"{context.step.key}: {component} has no blocks that repeat")
+        names += [f"{entry.component}.{block}" for block in blocks]
+        loose = quantised_outside(entry.owner, blocks)
+        names += [f"{entry.component}.{layer}" for layer in loose]
+    return names
+
+
+@ck.hookimpl
+def export(options: TorchCompile, destination: Path, context: ck.ExportContext) -> ck.Part:
+    """Export with torch.export, and compile with AOTInductor."""
+    from compilekit_plugins.torch_compile import aot
+    from compilekit_plugins.torch_compile.settings import aot_arguments
+    from compilekit_plugins.torch_compile.watch import compiler_errors
+
+    key = context.step.key
+    packed = options.weights == "packed"
+    arguments = aot_arguments(options, key)
+    with compiler_errors(key), aot.export_errors(context.entry, key):
+        program = aot.program_of(context.flat, context.inputs, context.symbols)
+        constants = aot.compile_program(
+            program, context.inputs, arguments, destination, packed=packed
+        )
+    read = aot.weights_read(program) if packed else frozenset()
+    return ck.Part(constants=constants, packed=read, details={"packed": packed})
+
+
+@ck.hookimpl
+def load_compiled(part: ck.StoredPart) -> Runner:
+    """Load the compiled code; no compiler is needed, and no other library."""
+    from compilekit_plugins.torch_compile.aot import Runner
+
+    return Runner(part.folder, part.constants, packed=bool(part.details.get("packed")))

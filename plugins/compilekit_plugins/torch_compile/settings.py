@@ -42,6 +42,12 @@ def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
     return {**arguments, "options": inductor} if inductor else arguments
 
 
+def aot_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
+    """The options of inductor for ahead-of-time code, which has no CUDA graphs."""
+    _check_switched_on(key)
+    return {k: v for k, v in _inductor_options(options, key).items() if k != "triton.cudagraphs"}
+
+
 def _check_switched_on(key: str) -> None:
     from torch._dynamo import config
 
@@ -82,4 +88,5 @@ def _inductor_options(options: TorchCompile, key: str) -> dict[str, Any]:
                 f"as its default {default!r} is"
             )
     mode = {} if options.mode == "default" else list_mode_options(options.mode)
-    return {**mode, **options.inductor}
+    packing = {"freezing": True} if options.weights == "packed" else {}
+    return {**mode, **packing, **options.inductor}

@@ -31,14 +31,28 @@ def regions(
     arguments: dict[str, Any],
 ) -> list[str]:
     """Compile the blocks of a component, each in place; blocks that are alike share code."""
-    module = model.entry_point(name).owner
-    if wanted == "auto":
-        blocks = repeated(module)
-    else:
-        blocks = of_classes(module, _classes(module, name, wanted))
+    blocks = blocks_of(model, name, wanted)
     for block in blocks.values():
         block.compile(**arguments)
     return [f"{block} ({type(part).__name__})" for block, part in blocks.items()]
+
+
+def blocks_of(model: Model, name: str, wanted: str | list[str]) -> dict[str, nn.Module]:
+    """The blocks of a component, by their names in it."""
+    module = model.entry_point(name).owner
+    if wanted == "auto":
+        return repeated(module)
+    return of_classes(module, _classes(module, name, wanted))
+
+
+def quantised_outside(module: nn.Module, blocks: dict[str, nn.Module]) -> list[str]:
+    """Layers with quantised weights in no block: in a bundle they must be compiled as well."""
+    return [
+        path
+        for path, layer in module.named_modules()
+        if any(hasattr(p, "__tensor_flatten__") for p in layer.parameters(recurse=False))
+        and not any(f"{path}.".startswith(f"{block}.") for block in blocks)
+    ]
 
 
 def _classes(module: nn.Module, name: str, wanted: str | list[str]) -> list[str]:

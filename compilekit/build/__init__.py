@@ -1,0 +1,1 @@
+"""Building: the run of a plan in which exporting steps compile ahead of time."""

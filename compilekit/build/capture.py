@@ -1,0 +1,140 @@
+"""The calls that a bundle must serve: the sample, and its other sizes, as entry points see them.
+
+They are captured beneath offload hooks and casts, which is where compiled code will stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compilekit.bundle.calls import Binder, key_of, leaves, parameters_of
+from compilekit.errors import CompilekitError, ModelError
+from compilekit.model import EntryPoint, Model
+
+BATCH = "batch"
+"""The key of `shapes` that stands for the number of prompts."""
+
+GUIDANCE = "guidance_scale"
+PROMPTS = ("prompt", "negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2")
+NO_GUIDANCE, SOME_GUIDANCE = 1.0, 5.0
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One call of an entry point: its arguments by name."""
+
+    entry: EntryPoint
+    arguments: Mapping[str, Any]
+
+
+def settings(
+    model: Model, sample: Mapping[str, Any], shapes: Sequence[Mapping[str, int]]
+) -> list[dict[str, Any]]:
+    """The arguments of every run to capture. The sample itself, in full, comes first.
+
+    The others take one step. Where a pipeline has classifier-free guidance, each is run with it
+    and without it.
+    """
+    if not model.is_pipeline:
+        return [dict(sample)]
+    found: list[dict[str, Any]] = [dict(sample)]
+    for changes in ({}, *shapes):
+        for guided in _guidances(model, sample, changes):
+            arguments = {**sample, **guided}
+            batch = arguments.pop(BATCH, None)
+            if batch is not None:
+                arguments = _batched(arguments, int(batch))
+            found.append(_one_step(arguments))
+    return [found[0], *(each for i, each in enumerate(found[1:]) if each not in found[1 : i + 1])]
+
+
+def _guidances(
+    model: Model, sample: Mapping[str, Any], changes: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    yield changes
+    if GUIDANCE in changes or not hasattr(type(model.subject), "do_classifier_free_guidance"):
+        return
+    guided = float(sample.get(GUIDANCE, SOME_GUIDANCE)) > NO_GUIDANCE
+    yield {**changes, GUIDANCE: NO_GUIDANCE if guided else SOME_GUIDANCE}
+
+
+def _batched(arguments: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    """The same call for several prompts at once."""
+    result = dict(arguments)
+    for name in PROMPTS:
+        value = result.get(name)
+        if isinstance(value, str):
+            result[name] = [value] * batch
+        elif isinstance(value, list) and value:
+            result[name] = [value[i % len(value)] for i in range(batch)]
+    return result
+
+
+def _one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(arguments)
+    # With a strength of a half, one step of two is taken.
+    strength = result.get("strength", 1)
+    fits = isinstance(strength, int | float) and 0 < strength <= 1
+    result["num_inference_steps"] = math.ceil(1 / strength) if fits else 1
+    return result
+
+
+def capture(
+    entries: Sequence[EntryPoint],
+    runs: Sequence[Mapping[str, Any]],
+    run: Callable[[Mapping[str, Any]], Any],
+) -> dict[str, list[Captured]]:
+    """Run the sample in every setting; one call of each kind is kept of every entry point."""
+    kept: dict[str, dict[object, Captured]] = {entry.name: {} for entry in entries}
+    with contextlib.ExitStack() as stack:
+        for entry in entries:
+            stack.enter_context(entry.standing_in(_keeper(entry, kept[entry.name])))
+        for index, arguments in enumerate(runs):
+            with _named("" if not index else f"shapes: {_shown(arguments)}: "):
+                run(arguments)
+    return {name: list(calls.values()) for name, calls in kept.items()}
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except CompilekitError as error:
+        if not where:
+            raise
+        raise ModelError(f"{where}{error}") from error
+
+
+def _keeper(entry: EntryPoint, kept: dict[object, Captured]) -> Callable[..., Any]:
+    function = entry.function
+    parameters, takes_any = parameters_of(function)
+    binder = Binder(entry.name, parameters, takes_any=takes_any)
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        arguments = binder.bind(args, kwargs)
+        found = leaves(arguments)
+        kept.setdefault(key_of(found), Captured(entry, _copied(arguments)))
+        return function(*args, **kwargs)
+
+    return keep
+
+
+def _copied(value: Any) -> Any:
+    """Nested containers with copies of their tensors: what is passed may be written to later."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone(memory_format=torch.preserve_format)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _shown(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in arguments.items() if isinstance(v, int | float))

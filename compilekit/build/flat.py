@@ -1,0 +1,57 @@
+"""An entry point as a module of tensors in and tensors out, which is what exporters take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.build.capture import Captured
+from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in
+
+
+class Flat(nn.Module):
+    """Takes the tensors of one captured call; the call's constants are built in.
+
+    What signatures ignore (random generators) is left out of the call.
+    """
+
+    def __init__(self, call: Captured) -> None:
+        super().__init__()
+        self.owner = call.entry.owner
+        self._function = call.entry.function
+        found = leaves(call.arguments)
+        tensors = [path for path, leaf in found.items() if isinstance(leaf, torch.Tensor)]
+        self._places = {path: index for index, path in enumerate(tensors)}
+        self._arguments = call.arguments
+        self.eval()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Make the call, and flatten its result."""
+        return tuple(tensors_in(self._function(**self._filled(self._arguments, "", tensors))))
+
+    def _filled(self, value: Any, path: str, tensors: tuple[torch.Tensor, ...]) -> Any:
+        if path in self._places:
+            return tensors[self._places[path]]
+        if isinstance(value, Mapping):
+            return {
+                key: self._filled(item, f"{path}.{key}" if path else str(key), tensors)
+                for key, item in value.items()
+            }
+        if type(value) in (list, tuple):
+            return type(value)(
+                self._filled(item, f"{path}.{index}", tensors) for index, item in enumerate(value)
+            )
+        return None if isinstance(value, torch.Generator) else value
+
+
+def inputs_of(call: Captured) -> tuple[torch.Tensor, ...]:
+    """The tensors of a call, fresh and without gaps, in the order that `Flat` takes them."""
+    found = leaves(call.arguments).values()
+    return tuple(
+        laid_out(leaf.clone(memory_format=torch.preserve_format), order_of(leaf))
+        for leaf in found
+        if isinstance(leaf, torch.Tensor)
+    )

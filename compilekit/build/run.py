@@ -1,0 +1,147 @@
+"""A build: the run of a plan in which exporting steps compile ahead of time, and a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compilekit.build.capture import settings
+from compilekit.build.export import Compiled, Exporter
+from compilekit.build.write import Writer, check_subject
+from compilekit.bundle.files import WEIGHTS, staged, total
+from compilekit.bundle.load import load
+from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.verify import replay
+from compilekit.engine import Context, Run
+from compilekit.errors import CompilekitError, StepError, VerificationError
+from compilekit.host import Host
+from compilekit.model import Model
+from compilekit.plan import Plan
+from compilekit.progress import Progress
+from compilekit.report import Report
+from compilekit.report.data import size
+from compilekit.steps import PlannedStep, StepResult
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` gives back.
+
+    path: where the bundle lies.
+    manifest: what it says of itself.
+    report: what each step did, cost and gained.
+    seconds: how long the whole build took.
+    before, after: the output of the sample before the first and after the last step.
+
+    >>> import compilekit as ck
+    >>> ck.Built.__name__
+    'Built'
+    """
+
+    path: Path
+    manifest: Manifest
+    report: Report
+    seconds: float
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        files = self.manifest.files
+        weights = total(files, lambda file: file.path.endswith(WEIGHTS))
+        parts = len(self.manifest.parts)
+        return (
+            f"built {self.path}: {parts} part{'s' * (parts != 1)}, {size(total(files))} "
+            f"({size(weights)} of weights), {self.seconds:.0f} s"
+        )
+
+
+def build(
+    plan: Plan,
+    model: Model,
+    host: Host,
+    sample: Mapping[str, Any],
+    progress: Progress,
+    target: Path,
+) -> Built:
+    """Run a plan, and write the bundle."""
+    start = time.perf_counter()
+    check_subject(model)
+    with staged(target) as folder:
+        run = BuildRun(plan, model, host, sample, progress, folder)
+        outcome = run.execute()
+        with progress.stage("writing the bundle"):
+            writer = Writer(folder, plan, model, host, run.compiled)
+            made = writer.write(outcome, run.remembered, run.recorded_with_references())
+        try:
+            _check(folder, host, made, progress)
+        except CompilekitError as error:
+            error.report = run.report
+            raise
+    seconds = time.perf_counter() - start
+    return Built(target, made, outcome.report, seconds, outcome.before, outcome.after)
+
+
+def _check(folder: Path, host: Host, made: Manifest, progress: Progress) -> None:
+    """Load what was written, and let it answer the recorded calls."""
+    quiet = Progress(enabled=False)
+    device = torch.device(made.device)
+    with progress.stage("loading the bundle again"):
+        subject = load(
+            folder,
+            host=host,
+            device=device,
+            on_mismatch="error",
+            on_uncovered="error",
+            check="code",
+            progress=quiet,
+        )
+        for row in replay(folder, made, subject):
+            if not row.ok:
+                raise VerificationError(
+                    f"{row.entry}: loaded from the bundle its error is {row.error:.2g}, and was "
+                    f"{row.recorded:.2g} when it was built: something of the model is in neither "
+                    "its config nor its weights"
+                )
+
+
+class BuildRun(Run):
+    """Runs a plan; where a step exports, that takes the place of changing the model."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model,
+        host: Host,
+        sample: Mapping[str, Any],
+        progress: Progress,
+        folder: Path,
+    ) -> None:
+        super().__init__(plan, model, host, sample, progress)
+        self.folder = folder
+        self.compiled: list[Compiled] = []
+        self.remembered: dict[int, Mapping[str, Any]] = {}
+
+    def _perform(self, step: PlannedStep, context: Context) -> StepResult:
+        if not step.description.exports:
+            result = super()._perform(step, context)
+            self.remembered[step.index] = result.remembered
+            return result
+        position = self.plan.steps.index(step)
+        sizes = self.host.sizes(step)
+        exporter = Exporter(step, position, context, self.model, self.host, self.folder, sizes)
+        runs = [dict(self.sample)]
+        if sizes != "one":
+            runs = settings(self.model, self.sample, self.plan.recipe.shapes)
+        elif self.plan.recipe.shapes:
+            raise StepError(
+                f"{step.key}: with these options a part serves calls of one size, and the recipe "
+                "has `shapes:`; leave one of the two out"
+            )
+        result, compiled = exporter.run(runs, self.run_sample)
+        self.compiled += compiled
+        return result

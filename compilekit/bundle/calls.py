@@ -1,0 +1,270 @@
+"""Calls, flattened to leaves and put together again; results, to tensors and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from compilekit.bundle.manifest import Output, Parameter
+from compilekit.bundle.signature import Constant, Seen, Signature, TensorArgument
+from compilekit.errors import BundleError, StepError
+
+SCALARS = (bool, int, float, str, type(None))
+TRUSTED = ("diffusers", "transformers")
+"""Packages whose classes a bundle may name: what it names is imported."""
+
+
+def leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a call by path; empty containers count as leaves."""
+    return dict(_leaves(arguments, ""))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    children: Any = ()
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = enumerate(value)
+    if not children:
+        yield path, value
+        return
+    for key, child in children:
+        yield from _leaves(child, f"{path}.{key}" if path else str(key))
+
+
+def key_of(found: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides which part serves a call, quick to make and to compare."""
+    key: list[Any] = []
+    for path, leaf in found.items():
+        if isinstance(leaf, torch.Tensor):
+            key.append((path, leaf.shape, leaf.dtype, leaf.device))
+        elif isinstance(leaf, SCALARS):
+            key.append((path, type(leaf), leaf))
+        else:
+            key.append((path, type(leaf)))
+    return tuple(key)
+
+
+def described(leaf: Any) -> Seen | Constant | None:
+    """A leaf as signatures compare it; None for what they cannot."""
+    if isinstance(leaf, torch.Tensor):
+        return Seen(name_of(leaf.dtype), tuple(leaf.shape), leaf.device.type)
+    if isinstance(leaf, SCALARS):
+        return Constant(path="", value=leaf)
+    for kind in ("dict", "list", "tuple"):
+        if type(leaf).__name__ == kind:
+            return Constant(path="", empty=kind)
+    return None
+
+
+def named(found: Mapping[str, Any]) -> dict[str, Seen | Constant | None]:
+    """All leaves as signatures compare them."""
+    result: dict[str, Seen | Constant | None] = {}
+    for path, leaf in found.items():
+        each = described(leaf)
+        result[path] = (
+            each.model_copy(update={"path": path}) if isinstance(each, Constant) else each
+        )
+    return result
+
+
+def signature_of(found: Mapping[str, Any]) -> Signature:
+    """The signature of one call, as it is."""
+    tensors, constants, ignored = [], [], []
+    for path, leaf in named(found).items():
+        if isinstance(leaf, Seen):
+            tensor: torch.Tensor = found[path]
+            tensors.append(
+                TensorArgument(
+                    path=path,
+                    dtype=leaf.dtype,  # type: ignore[arg-type]  # it is checked
+                    shape=leaf.shape,
+                    order=order_of(tensor),
+                    device=leaf.device,  # type: ignore[arg-type]
+                )
+            )
+        elif isinstance(leaf, Constant):
+            constants.append(leaf)
+        else:
+            ignored.append(path)
+    return Signature(tensors=tuple(tensors), constants=tuple(constants), ignored=tuple(ignored))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float32`, for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def order_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The dimensions from the outermost to the innermost; expanded ones keep their place."""
+    strides = tensor.stride()
+    if 0 in strides:
+        return tuple(range(tensor.dim()))
+    # Dimensions of size 1 have no place of their own: they stay where they are written.
+    places = sorted(range(tensor.dim()), key=lambda d: (-strides[d], d))
+    plain = tuple(range(tensor.dim()))
+    return plain if tensor.is_contiguous() else tuple(places)
+
+
+def dense(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a tensor without gaps whose dimensions lie in this order."""
+    strides = [0] * len(shape)
+    step = 1
+    for dimension in reversed(order):
+        strides[dimension] = step
+        step *= max(1, shape[dimension])
+    return tuple(strides)
+
+
+def laid_out(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """The tensor itself, or a copy whose dimensions lie in this order without gaps."""
+    wanted = dense(tensor.shape, order)
+    if all(
+        has == want or size == 1
+        for has, want, size in zip(tensor.stride(), wanted, tensor.shape, strict=True)
+    ):
+        # What strides say of dimensions of size 1 differs, and compiled code may look at it.
+        return tensor if tensor.stride() == wanted else tensor.as_strided(tensor.shape, wanted)
+    made = torch.empty_strided(tensor.shape, wanted, dtype=tensor.dtype, device=tensor.device)
+    return made.copy_(tensor)
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], bool]:
+    """The parameters of an entry point, and whether it takes others too."""
+    result, takes_any = [], False
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
+            takes_any = takes_any or each.kind is each.VAR_KEYWORD
+            continue
+        plain = isinstance(each.default, SCALARS)
+        required = each.default is each.empty or not plain
+        default = None if required else each.default
+        result.append(Parameter(name=name, required=required, default=default))
+    return tuple(result), takes_any
+
+
+class Binder:
+    """Gives the arguments of a call their names, and fills in what is left out."""
+
+    def __init__(self, name: str, parameters: Sequence[Parameter], *, takes_any: bool) -> None:
+        self._name = name
+        self._names = [parameter.name for parameter in parameters]
+        self._known = frozenset(self._names)
+        self._defaults = {p.name: p.default for p in parameters if not p.required}
+        self._required = [p.name for p in parameters if p.required]
+        self._takes_any = takes_any
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name; raises TypeError as Python does."""
+        if len(args) > len(self._names):
+            raise TypeError(f"{self._name} takes {len(self._names)} arguments, not {len(args)}")
+        named_ = dict(zip(self._names, args, strict=False))
+        for key, value in kwargs.items():
+            if key in named_:
+                raise TypeError(f"{self._name} got two values for {key}")
+            if key not in self._known and not self._takes_any:
+                raise TypeError(f"{self._name} takes no argument {key}")
+            named_[key] = value
+        for key in self._required:
+            if key not in named_:
+                raise TypeError(f"{self._name} needs the argument {key}")
+        # In one order, whatever the caller's: the key of a call depends on it.
+        filled = {key: named_.get(key, self._defaults.get(key)) for key in self._names}
+        return filled | {key: named_[key] for key in sorted(named_.keys() - self._known)}
+
+
+def tensors_in(output: Any) -> list[torch.Tensor]:
+    """The tensors of a result, in the order that `template` counts them."""
+    found: list[torch.Tensor] = []
+    template(output, found)
+    return found
+
+
+def template(output: Any, found: list[torch.Tensor]) -> Output:
+    """How to put a result together again; its tensors are added to `found`."""
+    if isinstance(output, torch.Tensor):
+        found.append(output)
+        return Output(kind="tensor", index=len(found) - 1)
+    if isinstance(output, SCALARS):
+        return Output(kind="value", value=output)
+    if type(output) in (tuple, list):
+        items = tuple(template(item, found) for item in output)
+        return Output(kind="tuple" if type(output) is tuple else "list", items=items)
+    if type(output) is dict:
+        items = tuple(template(item, found) for item in output.values())
+        return Output(kind="dict", keys=tuple(map(str, output)), items=items)
+    # A ModelOutput is a mapping too, in which what is None is left out.
+    is_output = isinstance(output, Mapping) and dataclasses.is_dataclass(output)
+    children = dict(output.items()) if is_output else _parts(output)
+    items = tuple(template(item, found) for item in children.values())
+    name = f"{type(output).__module__}:{type(output).__qualname__}"
+    return Output(kind="object", keys=tuple(children), items=items, class_name=name)
+
+
+def _parts(output: Any) -> dict[str, Any]:
+    """What an object was made from: the arguments of its class that it keeps under their names."""
+    names = [
+        name
+        for name, each in inspect.signature(type(output)).parameters.items()
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
+    if not names or not all(hasattr(output, name) for name in names):
+        raise StepError(
+            f"a result of class {type(output).__name__} cannot be put together again from tensors"
+        )
+    return {name: getattr(output, name) for name in names}
+
+
+class Rebuilder:
+    """Puts results together from tensors. Classes come from trusted packages alone."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._classes: dict[str, Any] = {}
+        self._look_up(output)
+
+    def _look_up(self, output: Output) -> None:
+        if output.class_name and output.class_name not in self._classes:
+            self._classes[output.class_name] = _class(output.class_name)
+        for item in output.items:
+            self._look_up(item)
+
+    def __call__(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """The result."""
+        return self._built(self._output, tensors)
+
+    def _built(self, output: Output, tensors: Sequence[torch.Tensor]) -> Any:
+        if output.kind == "tensor":
+            return tensors[output.index]
+        if output.kind == "value":
+            return output.value
+        items = [self._built(item, tensors) for item in output.items]
+        if output.kind == "tuple":
+            return tuple(items)
+        if output.kind == "list":
+            return items
+        fields = dict(zip(output.keys, items, strict=True))
+        return fields if output.kind == "dict" else self._classes[output.class_name](**fields)
+
+
+def _class(name: str) -> Any:
+    module, _, qualified = name.partition(":")
+    if module.split(".")[0] not in TRUSTED:
+        raise BundleError(
+            f"a result is of class {name}, and only classes of {' and '.join(TRUSTED)}, tuples, "
+            "lists and dicts can be put together again"
+        )
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualified.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise BundleError(f"a result is of class {name}, which is not here: {error}") from error
+    if not isinstance(found, type):
+        raise BundleError(f"a result is of class {name}, which is no class here")
+    return found

@@ -1,0 +1,96 @@
+"""Whether the entries of a manifest go together. Light: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compilekit.bundle.manifest import Component, Entry, Manifest, Part
+
+NAME = "manifest.json"
+
+
+def faults(manifest: Manifest) -> Iterator[str]:
+    """What one entry names and no other has."""
+    yield from _file_faults(manifest)
+    yield from _part_faults(manifest)
+    for component in manifest.components:
+        yield from _tensor_faults(component)
+    yield from _entry_faults(manifest)
+
+
+def _file_faults(manifest: Manifest) -> Iterator[str]:
+    files = [file.path for file in manifest.files]
+    # The same name in another case is the same file on some systems.
+    yield from _twice("files", [path.lower() for path in files])
+    if NAME in {path.lower() for path in files}:
+        yield f"files: {NAME} cannot list itself"
+    for component in manifest.components:
+        if component.constants is not None and component.constants not in files:
+            yield f"components: {component.name}: {component.constants} is not among `files`"
+    for part in manifest.parts:
+        if not any(path.startswith(f"{part.folder}/") for path in files):
+            yield f"parts: {part.folder}: no file lies there"
+
+
+def _part_faults(manifest: Manifest) -> Iterator[str]:
+    yield from _twice("parts", [part.folder for part in manifest.parts])
+    yield from _twice("components", [component.name for component in manifest.components])
+    yield from _twice("entries", [entry.name for entry in manifest.entries])
+    if manifest.kind == "module" and len(manifest.components) != 1:
+        yield f"components: a module is one component, not {len(manifest.components)}"
+    for part in manifest.parts:
+        if part.step >= len(manifest.steps):
+            yield f"parts: {part.folder}: there is no step {part.step}"
+    for step in manifest.steps:
+        if step.name not in manifest.plugins:
+            yield f"steps: {step.name}: its plugin is not among `plugins`"
+
+
+def _entry_faults(manifest: Manifest) -> Iterator[str]:
+    parts = {part.folder: part for part in manifest.parts}
+    components = {component.name: component for component in manifest.components}
+    for entry in manifest.entries:
+        component = components.get(entry.component)
+        if component is None:
+            yield f"entries: {entry.name}: there is no component {entry.component}"
+            continue
+        for folder in entry.parts:
+            if folder in parts:
+                yield from _constant_faults(entry, parts[folder], component)
+            else:
+                yield f"entries: {entry.name}: there is no part {folder}"
+
+
+def _tensor_faults(component: Component) -> Iterator[str]:
+    names = {tensor.name: tensor for tensor in component.tensors}
+    yield from _twice(f"components: {component.name}", [t.name for t in component.tensors])
+    for tensor in component.tensors:
+        where = f"components: {component.name}: {tensor.name}"
+        if sorted(tensor.order) != list(range(len(tensor.shape))):
+            yield f"{where}: its order of dimensions is none"
+        if tensor.key is not None and component.constants is None:
+            yield f"{where}: there is no file to find it in"
+        for inner in tensor.inner:
+            if inner not in names or names[inner].kind != "inner":
+                yield f"{where}: there is no inner tensor {inner}"
+
+
+def _constant_faults(entry: Entry, part: Part, component: Component) -> Iterator[str]:
+    prefix = entry.owner.removeprefix(component.name).lstrip(".")
+    names = {tensor.name for tensor in component.tensors if tensor.key is not None}
+    for name, source in part.constants.items():
+        kind, _, wanted = source.partition(":")
+        full = f"{prefix}.{wanted}" if prefix else wanted
+        known = full in names if kind == "tensor" else wanted in component.extra
+        if kind not in ("tensor", "extra") or not known:
+            yield f"parts: {part.folder}: constants.{name}: {entry.name} has no {source!r}"
+
+
+def _twice(where: str, names: list[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield f"{where}: {name} is listed twice"
+        seen.add(name)

@@ -1,0 +1,178 @@
+"""The tensors of a component: listed, stored in safetensors, and mapped back without a copy.
+
+Every tensor of a module is kept in its final form: parameters, buffers that a state dict leaves
+out, and plain tensors that its code keeps as attributes. A quantised weight is kept as the
+tensors that it consists of, so reading it needs nothing of the library that made it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.bundle import manifest
+from compilekit.bundle.calls import name_of, order_of
+from compilekit.errors import BundleError
+
+ALIGNMENT = 64
+"""Vector instructions read aligned memory faster, so tensors begin at multiples of this."""
+
+PADDING = "__padding__"
+
+_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "complex64": "C64",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor of a module, and what the manifest says of it."""
+
+    row: manifest.Tensor
+    tensor: torch.Tensor
+
+
+def held_by(module: nn.Module) -> list[Held]:
+    """Every tensor of a module; tensors that share memory share a key."""
+    keys: dict[object, str] = {}
+    return [
+        held
+        for name, kind, tensor, stays in _tensors(module)
+        for held in _held(name, kind, tensor, keys, persistent=stays)
+    ]
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, str, torch.Tensor, bool]]:
+    for path, each in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in each._parameters.items():  # noqa: SLF001 - tied ones too
+            if parameter is not None:
+                yield f"{prefix}{name}", "parameter", parameter, True
+        for name, buffer in each._buffers.items():  # noqa: SLF001
+            if buffer is not None:
+                stays = name not in each._non_persistent_buffers_set  # noqa: SLF001
+                yield f"{prefix}{name}", "buffer", buffer, stays
+        for name, value in vars(each).items():
+            if isinstance(value, torch.Tensor):
+                yield f"{prefix}{name}", "attribute", value, False
+
+
+def is_quantised(tensor: torch.Tensor) -> bool:
+    """Whether it is one tensor outside and several inside."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def _held(
+    name: str, kind: str, tensor: torch.Tensor, keys: dict[object, str], *, persistent: bool
+) -> Iterator[Held]:
+    inner: list[str] = []
+    if is_quantised(tensor):
+        for part in tensor.__tensor_flatten__()[0]:  # type: ignore[attr-defined]
+            inner.append(f"{name}.{part}")
+            yield from _held(inner[-1], "inner", getattr(tensor, part), keys, persistent=persistent)
+    key = None if inner else keys.setdefault(identity(tensor), name)
+    row = manifest.Tensor(
+        name=name,
+        kind=kind,  # type: ignore[arg-type]
+        dtype=name_of(tensor.dtype),  # type: ignore[arg-type]  # it is checked
+        shape=tuple(tensor.shape),
+        order=tuple(range(tensor.dim())) if inner else order_of(tensor),
+        key=key,
+        inner=tuple(inner),
+        persistent=persistent,
+    )
+    yield Held(row, tensor)
+
+
+def identity(tensor: torch.Tensor) -> object:
+    """Equal for tensors that are the same memory seen in the same way."""
+    if not tensor.numel():
+        return id(tensor)
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device
+
+
+def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file, one tensor after the other: no second copy in memory."""
+    header: dict[str, object] = {}
+    at, padding = 0, itertools.count()
+    for name, tensor in tensors.items():
+        dtype = name_of(tensor.dtype)
+        if dtype not in _NAMES:
+            raise BundleError(f"{path.name}: {name} is {dtype}, which safetensors cannot hold")
+        size = tensor.numel() * tensor.element_size()
+        header[name] = _place(_NAMES[dtype], _outward(tensor).shape, at, size)
+        at += size
+        if gap := -at % ALIGNMENT:
+            header[f"{PADDING}{next(padding)}"] = _place("U8", (gap,), at, gap)
+            at += gap
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(_bytes(_outward(tensor)))
+            file.write(b"\0" * (-file.tell() % ALIGNMENT))
+
+
+def _place(dtype: str, shape: Collection[int], at: int, size: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+
+
+def _outward(tensor: torch.Tensor) -> torch.Tensor:
+    """A view in which the dimensions stand as they lie in memory."""
+    return tensor.detach().permute(order_of(tensor))
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    flat = tensor.contiguous().cpu().reshape(-1)
+    return flat.view(torch.uint8).numpy() if flat.numel() else b""
+
+
+def read(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
+    """The tensors of a file: on the CPU mapped, so that nothing is read before it is used."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            names = [name for name in file.keys() if not name.startswith(PADDING)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: is no safetensors file: {error}") from error
+
+
+def shaped(row: manifest.Tensor, stored: Mapping[str, torch.Tensor], where: str) -> torch.Tensor:
+    """A stored tensor as the manifest describes it."""
+    tensor = stored.get(row.key or "")
+    if tensor is None:
+        raise BundleError(f"{where}: {row.name}: its file has no {row.key}")
+    lies = tuple(row.shape[d] for d in row.order)
+    if tuple(tensor.shape) != lies or name_of(tensor.dtype) != row.dtype:
+        raise BundleError(
+            f"{where}: {row.name}: its file has {name_of(tensor.dtype)}{list(tensor.shape)}, "
+            f"and the manifest {row.dtype}{list(lies)}"
+        )
+    back = sorted(range(len(row.order)), key=lambda position: row.order[position])
+    return tensor.permute(back)

@@ -1,0 +1,353 @@
+"""From a bundle to a ready pipeline: checked first, then put together, then sealed."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from compilekit import environment
+from compilekit.bundle import manifest as manifests
+from compilekit.bundle.calls import Binder
+from compilekit.bundle.entry import CompiledEntry, Counts, OnUncovered, Runner, Variant, variant_of
+from compilekit.bundle.files import Check, check_files
+from compilekit.bundle.fingerprint import Difference, differences
+from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.placeholder import Placeholder
+from compilekit.bundle.seal import Seal, close
+from compilekit.bundle.skeleton import Shell, bare, fill, tensors_of
+from compilekit.errors import (
+    BundleError,
+    CompilekitError,
+    MachineError,
+    MismatchError,
+    SaveError,
+    UsageError,
+)
+from compilekit.host import Host
+from compilekit.model import EntryPoint, Model
+from compilekit.progress import Progress
+from compilekit.steps import Device, PlannedStep, Purpose, StoredPart
+
+OnMismatch = Literal["error", "eager"]
+PIPELINE = "pipeline"
+
+
+@dataclass
+class Loaded:
+    """What a loaded bundle knows of itself; `compilekit.bundle_of(pipeline)` gives it back.
+
+    differences: what is not here as it was where the bundle was built.
+    eager: whether it runs without its compiled code, since that does not fit this machine.
+    """
+
+    folder: Path
+    manifest: Manifest
+    differences: list[Difference]
+    eager: bool
+    _entries: dict[str, CompiledEntry] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, Counts]:
+        """How many calls each compiled entry point had, and what answered them."""
+        return {name: entry.counts for name, entry in self._entries.items()}
+
+
+_ATTRIBUTE = "_compilekit_bundle"
+
+
+def bundle_of(subject: Any) -> Loaded:
+    """What a pipeline or module that `load` gave back knows of its bundle."""
+    found = vars(subject).get(_ATTRIBUTE)
+    if not isinstance(found, Loaded):
+        raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
+    return found
+
+
+@dataclass(frozen=True)
+class LoadContext:
+    """What a hook may ask for while a bundle is loaded: a `StepContext` without recorded calls."""
+
+    step: PlannedStep
+    components: tuple[str, ...]
+    device: Device
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+    purpose: Purpose = "load"
+
+    def replay(self, component: str, *, exact: bool = False) -> NoReturn:
+        """There are no recorded calls here."""
+        del exact
+        raise BundleError(
+            f"{self.step.key} replays calls of {component}, and a loaded bundle has none: what "
+            "it finds out must be in `remembered`"
+        )
+
+    def progress(self, message: str) -> None:
+        """Nothing is shown."""
+
+
+def load(
+    folder: Path,
+    *,
+    host: Host,
+    device: torch.device,
+    on_mismatch: OnMismatch,
+    on_uncovered: OnUncovered,
+    check: Check,
+    progress: Progress,
+) -> Any:
+    """Check a bundle, and make it ready."""
+    manifest = Manifest.read(folder)
+    with progress.stage(f"checking {folder}"):
+        check_files(folder, manifest, check)
+    _check_device(manifest, device)
+    found = differences(manifest, environment.fingerprint(manifest.device), host)
+    eager = _weighed(folder, manifest, found, on_mismatch)
+    with progress.stage(f"loading {folder}"), torch.no_grad():
+        return _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager).run()
+
+
+def _check_device(manifest: Manifest, device: torch.device) -> None:
+    wanted = manifest.device
+    if device.type != wanted:
+        raise UsageError(f'the bundle is for "{wanted}", and cannot be loaded on "{device}"')
+    module = getattr(torch, wanted, None)
+    if wanted != "cpu" and (module is None or not module.is_available()):
+        raise MachineError(
+            f'the bundle is for "{wanted}", and torch {torch.__version__} sees no such device here'
+        )
+
+
+def _weighed(
+    folder: Path, manifest: Manifest, found: list[Difference], on_mismatch: OnMismatch
+) -> bool:
+    """Whether to run eagerly; raises where the bundle does not fit and may not."""
+    if on_mismatch not in ("error", "eager"):
+        raise UsageError(f'on_mismatch="{on_mismatch}": say "error" or "eager"')
+    fatal = [each for each in found if each.severity == "fatal"]
+    for each in found:
+        if each.severity == "warning":
+            warnings.warn(f"{folder}: {each}", stacklevel=2)
+    if not fatal:
+        return False
+    lines = "\n".join(f"  {each}" for each in fatal)
+    message = f"{folder} was built for another machine:\n{lines}"
+    if on_mismatch == "error":
+        hint = '\non_mismatch="eager" runs it without compiled code' if manifest.parts else ""
+        raise MismatchError(f"{message}{hint}")
+    lacks = [
+        f"{component.name}.{row.name}"
+        for component in manifest.components
+        for row in component.tensors
+        if row.key is None
+    ]
+    if lacks:
+        raise MismatchError(
+            f"{message}\nIt cannot run eagerly either: {lacks[0]} is inside of compiled code"
+        )
+    warnings.warn(f"{message}\nIt runs eagerly.", stacklevel=2)
+    return True
+
+
+class _Loader:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        host: Host,
+        device: torch.device,
+        on_uncovered: OnUncovered,
+        found: list[Difference],
+        *,
+        eager: bool,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.host = host
+        self.device = device
+        self.on_uncovered = on_uncovered
+        self.loaded = Loaded(folder, manifest, found, eager)
+        self.tensors: dict[str, dict[str, torch.Tensor]] = {}
+
+    def run(self) -> Any:
+        modules = {each.name: self._bare(each) for each in self.manifest.components}
+        subject = self._assembled(modules)
+        model = Model(subject, inputs={"": torch.empty(0)})
+        needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
+        self._again(model, "structure", needs_python)
+        for component in self.manifest.components:
+            found = tensors_of(component, self.folder, self.device)
+            self.tensors[component.name] = found
+            fill(modules[component.name], component, found, self.device)
+        sealed = set() if self.loaded.eager else self._install(model)
+        self._again(model, "runtime", set(modules))
+        for name in sealed:
+            close(name, modules[name])
+        if sealed and model.is_pipeline:
+            close("this pipeline", subject)
+        _refuse_saving(subject, self.folder)
+        vars(subject)[_ATTRIBUTE] = self.loaded
+        return subject
+
+    def _bare(self, component: manifests.Component) -> nn.Module:
+        if not component.library and (self.loaded.eager or not component.whole):
+            raise MismatchError(f"{component.name}: there is no Python code in the bundle to run")
+        return bare(component, self.folder / PIPELINE / component.name)
+
+    def _needs_python(self, component: manifests.Component) -> bool:
+        """Whether its Python runs, so that its layers must be those that the steps made."""
+        if not component.library:
+            return False
+        return not component.whole or self.loaded.eager or self.on_uncovered == "eager"
+
+    def _assembled(self, modules: Mapping[str, nn.Module]) -> Any:
+        if self.manifest.kind == "module":
+            return next(iter(modules.values()))
+        import diffusers
+
+        found = getattr(diffusers, self.manifest.class_name, None)
+        if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+            raise BundleError(f"diffusers has no pipeline {self.manifest.class_name} here")
+        kind: Any = found
+        try:
+            with _no_progress_bar():
+                return kind.from_pretrained(
+                    self.folder / PIPELINE, **modules, local_files_only=True
+                )
+        except (OSError, ValueError, TypeError, ImportError, AttributeError) as error:
+            raise BundleError(f"{self.folder / PIPELINE}: cannot be loaded: {error}") from error
+
+    def _again(self, model: Model, kind: str, components: set[str]) -> None:
+        """Run the steps again that bake nothing into weights or code."""
+        for index, step in enumerate(self.manifest.steps):
+            if step.again != kind:
+                continue
+            wanted = [n for n in step.components if n.split(".")[0] in components or n == "*"]
+            if not wanted:
+                continue
+            planned = self._planned(index, step)
+            named = tuple(model.modules) if "*" in wanted else tuple(wanted)
+            context = LoadContext(planned, named, self.manifest.device, step.remembered)
+            self.host.optimize_model(planned, model, context)
+
+    def _planned(self, index: int, step: manifests.Step) -> PlannedStep:
+        try:
+            description = self.host.describe(step.name)
+            options = description.options.model_validate(step.options)
+        except (CompilekitError, ValidationError) as error:
+            raise BundleError(f"steps[{index}].{step.name}: {error}") from error
+        return PlannedStep(
+            index=index,
+            name=step.name,
+            components=step.components,
+            options=options,
+            effects=self.host.effects(step.name, options, self.manifest.device),
+            description=description,
+            budget=description.budget,
+        )
+
+    def _install(self, model: Model) -> set[str]:
+        """Put compiled code where the Python functions were."""
+        seals: dict[str, Seal] = {}
+        entries = {entry.name: (entry, self._variants(entry)) for entry in self.manifest.entries}
+        for name in {entry.component for entry, _ in entries.values()}:
+            seals[name] = Seal(name, model.module(name))
+        for name, (entry, variants) in entries.items():
+            point = entry_point(model, entry)
+            function = point.function
+            compiled = CompiledEntry(
+                name,
+                Binder(name, entry.parameters, takes_any=entry.takes_any),
+                variants,
+                python=function if self._has_python(model.module(entry.component)) else None,
+                seal=seals[entry.component],
+                on_uncovered=self.on_uncovered,
+            )
+            point.replace(compiled)
+            self.loaded._entries[name] = compiled  # noqa: SLF001
+        return set(seals)
+
+    def _has_python(self, module: nn.Module) -> bool:
+        held = (*module.parameters(), *module.buffers())
+        return not isinstance(module, Shell) and not any(isinstance(t, Placeholder) for t in held)
+
+    def _variants(self, entry: manifests.Entry) -> list[Variant]:
+        parts = [self.manifest.part(folder) for folder in entry.parts]
+        return [variant_of(part, self._runner(entry, part), self.device) for part in parts]
+
+    def _runner(self, entry: manifests.Entry, part: manifests.Part) -> Runner:
+        found = self.tensors[entry.component]
+        prefix = entry.owner.removeprefix(entry.component).lstrip(".")
+        named: dict[str, torch.Tensor] = {}
+        for name, source in part.constants.items():
+            wanted = source.removeprefix("tensor:")
+            if source.startswith("tensor:") and prefix:
+                wanted = f"{prefix}.{wanted}"
+            named[name] = found[wanted]
+        step = self.manifest.steps[part.step]
+        planned = self._planned(part.step, step)
+        stored = StoredPart(
+            folder=self.folder / part.folder,
+            constants=named,
+            details=dict(part.details),
+        )
+        context = LoadContext(planned, step.components, self.manifest.device)
+        where = f"{self.folder / part.folder}"
+        with _named(where):
+            return self.host.load_compiled(step.name, planned.key, stored, context)
+
+
+def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:
+    """The entry point that a manifest names."""
+    try:
+        found = model.entry_point(entry.name)
+    except CompilekitError as error:
+        raise BundleError(f"entries: {entry.name}: {error}") from error
+    if (found.component, found.method) != (entry.owner, entry.method):
+        raise BundleError(f"entries: {entry.name} is not {entry.method} of {entry.owner}")
+    return found
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Nothing large is read, so diffusers' bar would only flicker."""
+    from diffusers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except CompilekitError as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
+def _refuse_saving(subject: Any, folder: Path) -> None:
+    for name in ("save_pretrained", "push_to_hub"):
+        if callable(getattr(subject, name, None)):
+            setattr(subject, name, _NoSaving(folder))
+
+
+@dataclass(frozen=True)
+class _NoSaving:
+    folder: Path
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Say what to do in place of saving."""
+        raise SaveError(
+            f"this came out of the bundle {self.folder}: copy that folder in place of saving"
+        )

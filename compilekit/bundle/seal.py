@@ -1,0 +1,138 @@
+"""The seal of a loaded component: changes that compiled code would not see raise.
+
+Compiled code reads the memory that it was given when it was loaded. So edits in place are seen;
+a parameter that is replaced, another dtype, a new attention processor or an adapter are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from compilekit.bundle.placeholder import Placeholder
+from compilekit.errors import SealedError
+
+UNSEEN = (
+    "add_adapter",
+    "load_adapter",
+    "load_lora_adapter",
+    "load_lora_weights",
+    "load_ip_adapter",
+    "load_attn_procs",
+    "set_adapter",
+    "set_adapters",
+    "fuse_lora",
+    "unfuse_lora",
+    "enable_lora_hotswap",
+    "set_attn_processor",
+    "set_default_attn_processor",
+    "set_attention_backend",
+    "set_attention_slice",
+    "set_use_memory_efficient_attention_xformers",
+    "fuse_qkv_projections",
+    "unfuse_qkv_projections",
+    "compile_repeated_blocks",
+)
+"""Methods of components and pipelines whose effect compiled code would not see."""
+
+ADVICE = "apply it before the bundle is built, and build again"
+
+
+class Seal:
+    """Knows how a component looked when it was loaded, and says what changed since."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self._name = name
+        self._module = module
+        self._slots: list[tuple[dict[str, Any], str, Any, int, torch.dtype | None, str]] = []
+        for path, each in module.named_modules():
+            prefix = f"{path}." if path else ""
+            for table in (each._parameters, each._buffers, each._modules):  # noqa: SLF001
+                for key, value in table.items():
+                    self._slots.append((table, key, value, *_place(value), f"{prefix}{key}"))
+            if "processor" in vars(each):
+                own = vars(each)
+                self._slots.append(
+                    (own, "processor", own["processor"], 0, None, f"{prefix}processor")
+                )
+
+    def check(self) -> None:
+        """Raise if compiled code would not see what the module holds by now."""
+        for table, key, value, place, dtype, path in self._slots:
+            now = table.get(key)
+            if now is not value:
+                raise SealedError(self._replaced(path, now))
+            if place and (now.data_ptr() != place or now.dtype != dtype):
+                raise SealedError(self._replaced(path, now))
+
+    def _replaced(self, path: str, now: Any) -> str:
+        what = "was removed" if now is None else "was replaced"
+        return (
+            f"{self._name}.{path} {what}, and compiled code does not see that; edit values in "
+            f"place (`with torch.no_grad(): weight.copy_(new)`), or {ADVICE}"
+        )
+
+
+def _place(value: Any) -> tuple[int, torch.dtype | None]:
+    if not isinstance(value, torch.Tensor) or isinstance(value, Placeholder):
+        return 0, None
+    return value.data_ptr(), value.dtype
+
+
+def close(name: str, owner: Any) -> None:
+    """Make the methods raise whose effect compiled code would not see."""
+    for method in UNSEEN:
+        if callable(getattr(owner, method, None)):
+            setattr(owner, method, Closed(name, method))
+    if isinstance(owner, nn.Module):
+        owner._apply = Moves(name, owner)  # type: ignore[method-assign]  # noqa: SLF001
+
+
+class Closed:
+    """Stands in for a method that would do nothing to compiled code."""
+
+    def __init__(self, name: str, method: str) -> None:
+        self._name = name
+        self._method = method
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Say why it would do nothing."""
+        raise SealedError(
+            f"{self._name} came compiled out of a bundle, and {self._method} would not reach "
+            f"compiled code; {ADVICE}"
+        )
+
+
+class Moves:
+    """Stands in for `Module._apply`, beneath `to`, `half` and the like: only no-ops pass."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self._name = name
+        self._module = module
+
+    def __call__(
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        recurse: bool = True,
+    ) -> nn.Module:
+        """Let pass what leaves dtype and device as they are."""
+        del recurse
+        for dtype, device in set(_kinds(self._module)):
+            probe = torch.empty(1, dtype=dtype, device=device)
+            moved = function(probe)
+            if (moved.dtype, moved.device) != (probe.dtype, probe.device):
+                said = f"{moved.dtype} on {moved.device}"
+                raise SealedError(
+                    f"{self._name} came compiled out of a bundle as {dtype} on {device}, and "
+                    f"cannot become {said}; name the dtype in the recipe (`precision`), and the "
+                    "device when the bundle is loaded"
+                )
+        return self._module
+
+
+def _kinds(module: nn.Module) -> Iterator[tuple[torch.dtype, torch.device]]:
+    for tensor in (*module.parameters(), *module.buffers()):
+        yield tensor.dtype, tensor.device

@@ -1,0 +1,206 @@
+"""Signatures: which calls of an entry point a part serves. Light: no torch.
+
+A call is flattened to leaves with dotted paths (`added_cond_kwargs.text_embeds`). A leaf is a
+tensor, a constant that must be equal, or something that is ignored (a random generator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from compilekit.steps import Device
+
+DType = Literal[
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "complex64",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+]
+"""The dtypes that a bundle can hold, as torch names them."""
+
+Scalar = bool | int | float | str | None
+Size = Annotated[int, Field(ge=0)]
+RETURN_DICT = "return_dict"
+"""Compiled code serves both values of this argument; the result is put together accordingly."""
+
+FLOATS = ("float32", "float64", "bfloat16", "float16")
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+SMALL = 2
+"""Tensors of fewer dimensions (timesteps) are cast to what was compiled: schedulers differ."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Range(_Data):
+    """A symbolic dimension: every size between two, both included.
+
+    symbol, times: the size is `times` the value of the symbol, which is one in all of a call.
+    """
+
+    least: Size
+    most: Size
+    symbol: str
+    times: Annotated[int, Field(ge=1)] = 1
+
+    def takes(self, size: int) -> bool:
+        """Whether it may be this size."""
+        return self.least <= size <= self.most and size % self.times == 0
+
+
+class TensorArgument(_Data):
+    """A tensor of the call: its path, dtype, shape, place, and order of dimensions in memory."""
+
+    path: str
+    dtype: DType
+    shape: tuple[Size | Range, ...]
+    order: tuple[Size, ...]
+    device: Device
+
+    @model_validator(mode="after")
+    def _orders_all(self) -> TensorArgument:
+        if sorted(self.order) != list(range(len(self.shape))):
+            raise ValueError(f"{self.path}: its order of dimensions is none")
+        return self
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is cast to what was compiled."""
+        return len(self.shape) < SMALL
+
+    def takes_shape(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape fits."""
+        return len(shape) == len(self.shape) and all(
+            wanted.takes(size) if isinstance(wanted, Range) else wanted == size
+            for wanted, size in zip(self.shape, shape, strict=True)
+        )
+
+    def takes_dtype(self, dtype: str) -> bool:
+        """Whether a tensor of this dtype fits, cast if it is a small one."""
+        if dtype == self.dtype:
+            return True
+        numbers = FLOATS if self.dtype in FLOATS else INTEGERS
+        return self.is_small and dtype in (*INTEGERS, *numbers)
+
+    def __str__(self) -> str:
+        sizes = (f"{s.least}..{s.most}" if isinstance(s, Range) else str(s) for s in self.shape)
+        return f"{self.path}: {self.dtype}[{', '.join(sizes)}]"
+
+
+class Constant(_Data):
+    """An argument that must be equal; empty containers count as constants."""
+
+    path: str
+    value: Scalar = None
+    empty: Literal["", "dict", "list", "tuple"] = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}={self.shown}"
+
+    @property
+    def shown(self) -> str:
+        """The value as Python writes it."""
+        return {"dict": "{}", "list": "[]", "tuple": "()"}.get(self.empty) or repr(self.value)
+
+
+class Signature(_Data):
+    """The calls that a part serves."""
+
+    tensors: tuple[TensorArgument, ...]
+    constants: tuple[Constant, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The tensors, and those constants that say something."""
+        said = [c for c in self.constants if c.value is not None and c.path != RETURN_DICT]
+        return ", ".join(map(str, (*self.tensors, *said)))
+
+    def misfit(self, leaves: Mapping[str, Any]) -> str:
+        """Why a call does not fit: the first argument at fault; empty if it fits.
+
+        leaves: `Seen` tensors, `Constant`s, and None for what is ignored, by path.
+        """
+        tensors = {each.path: each for each in self.tensors}
+        constants = {each.path: each for each in self.constants}
+        for path in (*tensors, *constants, *self.ignored):
+            if path not in leaves and path != RETURN_DICT:
+                return f"{path} is missing"
+        for path, leaf in leaves.items():
+            if path in self.ignored or path == RETURN_DICT:
+                continue
+            if path in tensors:
+                fault = _tensor_misfit(tensors[path], leaf)
+            elif path in constants:
+                fault = _constant_misfit(constants[path], leaf)
+            else:
+                fault = f"{path} was not given when it was compiled"
+            if fault:
+                return fault
+        return self._unequal(leaves)
+
+    def _unequal(self, leaves: Mapping[str, Any]) -> str:
+        """Whether sizes that go together differ."""
+        values: dict[str, tuple[int, str]] = {}
+        for tensor in self.tensors:
+            leaf = leaves[tensor.path]
+            for wanted, size in zip(tensor.shape, getattr(leaf, "shape", ()), strict=False):
+                if not isinstance(wanted, Range):
+                    continue
+                value = size // wanted.times
+                known, path = values.setdefault(wanted.symbol, (value, tensor.path))
+                if known != value:
+                    return f"{tensor.path} is {leaf}, which does not go with {path}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor of a real call."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+def _tensor_misfit(wanted: TensorArgument, leaf: Any) -> str:
+    if isinstance(leaf, Constant):
+        # A plain number serves where a tensor without dimensions was compiled.
+        is_number = isinstance(leaf.value, int | float) and not isinstance(leaf.value, bool)
+        return "" if is_number and not wanted.shape else f"{leaf} is no tensor"
+    if not isinstance(leaf, Seen):
+        return f"{wanted.path} is no tensor"
+    if not wanted.takes_shape(leaf.shape) or not wanted.takes_dtype(leaf.dtype):
+        return f"{wanted.path} is {leaf}"
+    # A small tensor may be copied to the accelerator, and none back: that would wait for it.
+    if leaf.device != wanted.device and not (wanted.is_small and leaf.device == "cpu"):
+        return f"{wanted.path} is on {leaf.device}, not on {wanted.device}"
+    return ""
+
+
+def _constant_misfit(wanted: Constant, leaf: Any) -> str:
+    if isinstance(leaf, Seen):
+        return f"{wanted.path} is {leaf}"
+    if not isinstance(leaf, Constant):
+        return f"{wanted.path} is no plain value"
+    same = leaf.empty == wanted.empty and type(leaf.value) is type(wanted.value)
+    return "" if same and leaf.value == wanted.value else str(leaf)

@@ -1,0 +1,67 @@
+"""`compilekit build`: run a recipe ahead of deployment, and write a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compilekit.cli.shared import (
+    JsonOption,
+    ModelArgument,
+    PluginOption,
+    RecipeArgument,
+    print_json,
+    quiet_libraries,
+)
+from compilekit.errors import CompilekitError
+
+
+def run(
+    recipe: RecipeArgument,
+    model: ModelArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The bundle's folder, which must not be there yet; left out, the recipe's name.",
+        ),
+    ] = None,
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Compile a model ahead of time by a recipe, and write a bundle.
+
+    The bundle is loaded once and checked before it gets its name. Load it with
+    `compilekit.load` or `compilekit run`. Exit code 1 when a step fails or a budget is broken.
+    """
+    quiet_libraries()
+    from compilekit.api import build
+    from compilekit.host import load_host
+    from compilekit.report.table import print_report
+
+    try:
+        # With --json, what plugins and models print must not end up in the JSON.
+        with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
+            built = build(recipe, model, output, host=load_host(plugin or []))
+    except CompilekitError as error:
+        if error.report is not None and not json:
+            print_report(error.report)
+        raise
+    if json:
+        print_json({"path": str(built.path), "seconds": built.seconds, **_numbers(built.path)})
+        return
+    print_report(built.report)
+    typer.echo(str(built))
+
+
+def _numbers(path: Path) -> dict[str, object]:
+    from compilekit.bundle.manifest import Manifest
+    from compilekit.cli.inspect import summary
+
+    return summary(Manifest.read(path))

@@ -1,0 +1,74 @@
+"""`compilekit inspect`: what a bundle holds and covers, and the machine that it was built for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compilekit.bundle.files import WEIGHTS, total
+from compilekit.bundle.manifest import Manifest
+from compilekit.cli.shared import JsonOption, print_json
+from compilekit.report.data import size
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+
+
+def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
+    """Show what a bundle holds, without loading it, torch, or anything else of it.
+
+    Only the manifest is read, and checked; `compilekit verify` checks the files.
+    """
+    manifest = Manifest.read(bundle)
+    if json:
+        print_json(summary(manifest))
+        return
+    for line in _lines(manifest):
+        sys.stdout.write(f"{line}\n")
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """What a bundle holds, as plain data."""
+    return {
+        "name": manifest.name,
+        "device": manifest.device,
+        "class": manifest.class_name,
+        "digest": manifest.digest,
+        "bytes": total(manifest.files),
+        "weight_bytes": total(manifest.files, lambda file: file.path.endswith(WEIGHTS)),
+        "steps": [step.name for step in manifest.steps],
+        "entries": {
+            entry.name: [str(manifest.part(folder).signature) for folder in entry.parts]
+            for entry in manifest.entries
+        },
+        "parts": [part.folder for part in manifest.parts],
+        "plugins": manifest.plugins,
+        "fingerprint": manifest.fingerprint,
+    }
+
+
+def _lines(manifest: Manifest) -> list[str]:
+    weights = total(manifest.files, lambda file: file.path.endswith(WEIGHTS))
+    lines = [
+        f"{manifest.name}: a {manifest.class_name} for {manifest.device}",
+        f"  {len(manifest.files)} files, {size(total(manifest.files))}, {size(weights)} of weights",
+        f"  recipe {manifest.digest[:12]}: {', '.join(step.name for step in manifest.steps)}",
+        "compiled" if manifest.entries else "compiled: nothing",
+    ]
+    # Blocks that share their parts stand in one line.
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for entry in manifest.entries:
+        shared.setdefault(entry.parts, []).append(entry.name)
+    for folders, names in shared.items():
+        more = f" and {len(names) - 1} like it" if len(names) > 1 else ""
+        lines.append(f"  {names[0]}{more}")
+        lines += [f"    {manifest.part(folder).signature}" for folder in folders]
+    again = [step.name for step in manifest.steps if step.again == "runtime"]
+    if again:
+        lines.append(f"run again when it is loaded: {', '.join(again)}")
+    lines.append("built with")
+    known = {**manifest.plugins, **manifest.fingerprint}
+    lines += [f"  {name}: {value}" for name, value in known.items() if value]
+    return lines

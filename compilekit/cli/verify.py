@@ -1,0 +1,65 @@
+"""`compilekit verify`: whether a bundle is whole, and still gives its numbers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated
+
+import typer
+
+from compilekit.cli.inspect import BundleArgument
+from compilekit.cli.shared import (
+    JsonOption,
+    PluginOption,
+    print_json,
+    print_table,
+    quiet_libraries,
+)
+from compilekit.errors import VerificationError
+from compilekit.report.data import size
+
+
+def run(
+    bundle: BundleArgument,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Load it too, and compare the recorded numbers.")
+    ] = False,
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Check every file of a bundle against its digest; with --replay, its numbers too.
+
+    Without --replay nothing of the bundle is loaded. Exit code 1 when a file was altered or a
+    number is worse than when it was built, 3 when the bundle was built for another machine.
+    """
+    from compilekit.bundle.files import check_files, total
+    from compilekit.bundle.manifest import Manifest
+
+    manifest = Manifest.read(bundle)
+    check_files(bundle, manifest)
+    rows = []
+    if replay:
+        quiet_libraries()
+        from compilekit.api import load
+        from compilekit.bundle.verify import replay as answer
+        from compilekit.host import load_host
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            subject = load(bundle, check="code", host=load_host(plugin or []))
+        rows = list(answer(bundle, manifest, subject))
+    if json:
+        numbers = [{"entry": r.entry, "recorded": r.recorded, "error": r.error} for r in rows]
+        print_json({"files": len(manifest.files), "replay": numbers})
+    else:
+        typer.echo(f"{len(manifest.files)} files, {size(total(manifest.files))}: as built")
+        if rows:
+            cells = [
+                (r.entry, f"{r.recorded:.2e}", f"{r.error:.2e}", "ok" if r.ok else "worse")
+                for r in rows
+            ]
+            print_table(["entry point", "error when built", "now", ""], cells)
+    worse = [row.entry for row in rows if not row.ok]
+    if worse:
+        raise VerificationError(f"{bundle}: {', '.join(worse)}: the error is larger than it was")

@@ -1,0 +1,216 @@
+"""AOTInductor: every private name of torch that exporting and loading need stands in this file.
+
+It is asked for what the installed torch has, so that an older one gives a plain error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import compilekit as ck
+
+CODE = "code.so"
+BLOB = "weights.blob"
+WORK = "work"
+KERNELS = (".cubin", ".hsaco", ".spv")
+
+OPTIONS: dict[str, Any] = {
+    "aot_inductor.package": True,
+    "aot_inductor.package_constants_in_so": False,
+    # Tables of source lines triple the size of the code, and hold paths of the build machine.
+    "aot_inductor.enable_line_tables": False,
+}
+PACKED: dict[str, Any] = {
+    "freezing": True,
+    "aot_inductor.package_constants_on_disk_format": "binary_blob",
+}
+
+
+def program_of(
+    flat: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    symbols: Sequence[Mapping[int, tuple[int, int]]],
+) -> torch.export.ExportedProgram:
+    """The exported program; a dimension that was to be symbolic and is not raises."""
+    auto = torch.export.Dim.AUTO
+    dims = tuple(dict.fromkeys(each, auto) or None for each in symbols)
+    program = torch.export.export(
+        flat, inputs, dynamic_shapes=(dims,) if any(dims) else None, strict=False
+    )
+    _check_symbols(program, symbols)
+    return program
+
+
+def _check_symbols(
+    program: torch.export.ExportedProgram, symbols: Sequence[Mapping[int, tuple[int, int]]]
+) -> None:
+    given = set(program.graph_signature.user_inputs)
+    nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in given]
+    for node, wanted in zip(nodes, symbols, strict=True):
+        shape = node.meta["val"].shape
+        for dimension in wanted:
+            if isinstance(shape[dimension], int):
+                raise ck.SymbolicShapeError(
+                    f"the code fixes dimension {dimension} of {node.name} to {shape[dimension]}"
+                )
+
+
+def weights_read(program: torch.export.ExportedProgram) -> frozenset[str]:
+    """The names of the owner's weights that the program really reads."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    read = (n for n in program.graph.nodes if n.op == "placeholder" and n.users)
+    found = (names[node.name] for node in read if node.name in names)
+    return frozenset(name.removeprefix("owner.") for name in found)
+
+
+def compile_program(
+    program: torch.export.ExportedProgram,
+    inputs: tuple[torch.Tensor, ...],
+    options: Mapping[str, Any],
+    destination: Path,
+    *,
+    packed: bool,
+) -> dict[str, torch.Tensor]:
+    """Compile into a folder; gives the constants that the code reads, by its names for them."""
+    if packed and not hasattr(_runner_class("cpu"), "update_constant_buffer_from_blob"):
+        raise ck.MachineError(
+            f"`weights: packed` needs a newer torch than {torch.__version__}: say `weights: shared`"
+        )
+    work = destination / WORK
+    wanted = {**OPTIONS, **(PACKED if packed else {}), **options}
+    known = torch._inductor.config.get_config_copy()
+    settings = {name: value for name, value in wanted.items() if name in known}
+    graph = _module(program)
+    # Without no_grad, freezing is ignored without a word.
+    # torch leaves a note of the machine in its settings.
+    leaves = torch._inductor.config.patch({"aot_inductor.metadata": {}})
+    with torch.no_grad(), leaves:
+        files: Any = torch._inductor.aot_compile(
+            graph, inputs, {}, options={**settings, "aot_inductor.output_path": str(work)}
+        )
+    _move([Path(file) for file in files if isinstance(file, str)], destination)
+    shutil.rmtree(work, ignore_errors=True)
+    return {} if packed else _constants(graph, program, destination, inputs)
+
+
+def _module(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
+    # Newer torch puts a check of every guard in front, which cannot be compiled.
+    takes = inspect.signature(program.module).parameters
+    module: Any = program.module(**({"check_guards": False} if "check_guards" in takes else {}))
+    return module  # type: ignore[no-any-return]
+
+
+def _move(files: Sequence[Path], destination: Path) -> None:
+    for file in files:
+        if file.suffix == ".so":
+            file.rename(destination / CODE)
+        elif file.name.endswith("_weights.blob"):
+            file.rename(destination / BLOB)
+        elif file.suffix in KERNELS:
+            file.rename(destination / file.name)
+
+
+def _constants(
+    graph: torch.fx.GraphModule,
+    program: torch.export.ExportedProgram,
+    destination: Path,
+    inputs: Sequence[torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """The constants by the code's names: those of the module, and tensors made while tracing."""
+    runner = open_runner(destination, _device(inputs))
+    found: dict[str, torch.Tensor] = {}
+    for name, path in runner.get_constant_names_to_original_fqns().items():
+        value: Any = graph
+        for part in path.split("."):
+            value = getattr(value, part, None)
+        if not isinstance(value, torch.Tensor):
+            value = program.constants.get(path)
+        if not isinstance(value, torch.Tensor):
+            raise ck.StepError(f"the compiled code reads {path}, which the model does not have")
+        found[name] = value.detach()
+    return found
+
+
+def _device(tensors: Sequence[torch.Tensor]) -> torch.device:
+    return next((t.device for t in tensors if t.device.type != "cpu"), torch.device("cpu"))
+
+
+def _runner_class(kind: str) -> Any:
+    found = getattr(torch._C._aoti, f"AOTIModelContainerRunner{kind.capitalize()}", None)
+    if found is None:
+        raise ck.MachineError(
+            f"torch {torch.__version__} cannot run code of AOTInductor on {kind} here"
+        )
+    return found
+
+
+def open_runner(folder: Path, device: torch.device) -> Any:
+    """Load the code as it lies, which neither compiles nor unpacks anything."""
+    kind = _runner_class(device.type)
+    code = str(folder / CODE)
+    try:
+        if device.type in ("cpu", "mps"):
+            return kind(code, 1)
+        # The kernels lie beside the code.
+        return kind(code, 1, str(device), str(folder))
+    except RuntimeError as error:
+        raise ck.MachineError(f"{code}: cannot be loaded: {error}") from error
+
+
+class Runner:
+    """Calls loaded code. Keeps the tensors alive that the code reads by their addresses."""
+
+    def __init__(
+        self, folder: Path, constants: Mapping[str, torch.Tensor], *, packed: bool
+    ) -> None:
+        tensors = list(constants.values())
+        self._runner = open_runner(folder, _device(tensors))
+        self._constants = dict(constants)
+        if packed:
+            self._runner.update_constant_buffer_from_blob(str(folder / BLOB))
+        elif constants:
+            self._runner.update_constant_buffer(self._constants, False, True, True)
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        outputs: list[torch.Tensor] = self._runner.run(list(inputs))
+        return outputs
+
+
+@contextlib.contextmanager
+def export_errors(entry: str, key: str) -> Iterator[None]:
+    """Turn what export and its compiler raise into errors with the source line at fault."""
+    try:
+        yield
+    except ck.CompilekitError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines() or [""]
+        line = _source_line(error)
+        at = f" at {line}" if line else ""
+        raise ck.StepError(
+            f"{key}: {entry} cannot be compiled ahead of time: {type(error).__name__}{at}: "
+            f"{first[0]}\nTry `regions: model` or `regions: auto`, which leave such a line out, "
+            "or another entry point; `apply` compiles around it"
+        ) from error
+
+
+def _source_line(error: BaseException) -> str:
+    """The innermost line that is neither torch's nor ours."""
+    home = str(Path(torch.__file__).parent)
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        ours = trace.tb_frame.f_globals.get("__name__", "").startswith("compilekit")
+        if not code.co_filename.startswith((home, "<")) and not ours:
+            found = f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return found
