@@ -25,11 +25,11 @@ def leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    children: Any = ()
+    children: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):
-        children = value.items()
+        children = list(value.items())
     elif isinstance(value, list | tuple):
-        children = enumerate(value)
+        children = list(enumerate(value))
     if not children:
         yield path, value
         return

@@ -21,7 +21,7 @@ from compilekit.bundle.files import Check, check_files
 from compilekit.bundle.fingerprint import Difference, differences
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.placeholder import Placeholder
-from compilekit.bundle.seal import Seal, close
+from compilekit.bundle.seal import PipelineMoves, Seal, close
 from compilekit.bundle.skeleton import Shell, bare, fill, tensors_of
 from compilekit.errors import (
     BundleError,
@@ -64,7 +64,7 @@ _ATTRIBUTE = "_compilekit_bundle"
 
 def bundle_of(subject: Any) -> Loaded:
     """What a pipeline or module that `load` gave back knows of its bundle."""
-    found = vars(subject).get(_ATTRIBUTE)
+    found = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
     if not isinstance(found, Loaded):
         raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
     return found
@@ -191,6 +191,7 @@ class _Loader:
             close(name, modules[name])
         if sealed and model.is_pipeline:
             close("this pipeline", subject)
+            subject.to = PipelineMoves(subject.to, [modules[name] for name in sealed])
         _refuse_saving(subject, self.folder)
         vars(subject)[_ATTRIBUTE] = self.loaded
         return subject
@@ -254,23 +255,22 @@ class _Loader:
 
     def _install(self, model: Model) -> set[str]:
         """Put compiled code where the Python functions were."""
-        seals: dict[str, Seal] = {}
-        entries = {entry.name: (entry, self._variants(entry)) for entry in self.manifest.entries}
-        for name in {entry.component for entry, _ in entries.values()}:
-            seals[name] = Seal(name, model.module(name))
-        for name, (entry, variants) in entries.items():
-            point = entry_point(model, entry)
+        # All of them are looked up before the first is loaded: loading may run code.
+        points = [(entry, entry_point(model, entry)) for entry in self.manifest.entries]
+        loaded = [(entry, point, self._variants(entry)) for entry, point in points]
+        seals = {e.component: Seal(e.component, model.module(e.component)) for e, _ in points}
+        for entry, point, variants in loaded:
             function = point.function
             compiled = CompiledEntry(
-                name,
-                Binder(name, entry.parameters, takes_any=entry.takes_any),
+                entry.name,
+                Binder(entry.name, entry.parameters, takes_any=entry.takes_any),
                 variants,
                 python=function if self._has_python(model.module(entry.component)) else None,
                 seal=seals[entry.component],
                 on_uncovered=self.on_uncovered,
             )
             point.replace(compiled)
-            self.loaded._entries[name] = compiled  # noqa: SLF001
+            self.loaded._entries[entry.name] = compiled  # noqa: SLF001
         return set(seals)
 
     def _has_python(self, module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -207,6 +208,14 @@ class Manifest(Data):
     report: dict[str, JsonValue] = Field(description="What was measured while it was built.")
     replay: tuple[Replay, ...] = ()
     files: tuple[File, ...]
+
+    @field_validator("compilekit_bundle", mode="before")
+    @classmethod
+    def _known_format(cls, value: Any) -> Any:
+        # True is equal to 1, and so is 1.0.
+        if type(value) is not int or value != FORMAT:
+            raise ValueError(f"{value!r} is not {FORMAT}")
+        return value
 
     @model_validator(mode="after")
     def _holds_together(self) -> Manifest:

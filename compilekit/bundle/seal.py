@@ -6,7 +6,7 @@ a parameter that is replaced, another dtype, a new attention processor or an ada
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -131,6 +131,22 @@ class Moves:
                     "device when the bundle is loaded"
                 )
         return self._module
+
+
+class PipelineMoves:
+    """Stands in for a pipeline's `to`: asks the sealed components before it moves the first."""
+
+    def __init__(self, move: Callable[..., Any], sealed: Sequence[nn.Module]) -> None:
+        self._move = move
+        self._sealed = sealed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Move the pipeline, or raise with nothing moved."""
+        own = {key: value for key, value in kwargs.items() if key in ("dtype", "device")}
+        own |= {"dtype": kwargs["torch_dtype"]} if "torch_dtype" in kwargs else {}
+        for module in self._sealed:
+            module.to(*args, **own)
+        return self._move(*args, **kwargs)
 
 
 def _kinds(module: nn.Module) -> Iterator[tuple[torch.dtype, torch.device]]:

@@ -139,18 +139,19 @@ class Signature(_Data):
         """
         tensors = {each.path: each for each in self.tensors}
         constants = {each.path: each for each in self.constants}
-        for path in (*tensors, *constants, *self.ignored):
+        known = dict.fromkeys((*tensors, *constants, *self.ignored, RETURN_DICT))
+        for path in leaves:
+            if path not in known:
+                return f"{path} was not given when it was compiled"
+        for path in known:
             if path not in leaves and path != RETURN_DICT:
                 return f"{path} is missing"
         for path, leaf in leaves.items():
-            if path in self.ignored or path == RETURN_DICT:
-                continue
+            fault = ""
             if path in tensors:
                 fault = _tensor_misfit(tensors[path], leaf)
-            elif path in constants:
+            elif path in constants and path != RETURN_DICT:
                 fault = _constant_misfit(constants[path], leaf)
-            else:
-                fault = f"{path} was not given when it was compiled"
             if fault:
                 return fault
         return self._unequal(leaves)

@@ -118,7 +118,13 @@ def test_imports_of_the_core_point_one_way():
 
 
 def test_plugins_import_vendor_libraries_only_inside_functions():
-    helpers = {"aot.py", "door.py", "settings.py", "targets.py", "watch.py"}  # loaded by a hook's body alone
+    helpers = {
+        "aot.py",
+        "door.py",
+        "settings.py",
+        "targets.py",
+        "watch.py",
+    }  # loaded by a hook's body alone
     found = {
         (path.name, name)
         for path in PLUGINS.rglob("*.py")

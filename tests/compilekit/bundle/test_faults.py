@@ -1,0 +1,337 @@
+"""A bundle that was altered in any way is refused, before anything of it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import compilekit as ck
+from compilekit.bundle import manifest as manifests
+from compilekit.bundle.files import check_files, staged
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def edit(folder: Path, change: Any) -> None:
+    path = folder / "manifest.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+@pytest.fixture
+def refused(bundle, load, monkeypatch):
+    """Check that loading raises, and that no plugin was asked to load anything."""
+
+    def _refused(match: str, kind: type[Exception] = ck.BundleError, **arguments: Any) -> None:
+        def never(*_: Any, **__: Any) -> None:
+            pytest.fail("code of the bundle was about to be loaded")
+
+        monkeypatch.setattr(ck.Host, "load_compiled", never)
+        monkeypatch.setattr(ck.Host, "optimize_model", never)
+        with pytest.raises(kind, match=match):
+            load(bundle, **arguments)
+
+    return _refused
+
+
+def test_it_is_a_whole_bundle_before_it_is_spoilt(bundle, load):
+    assert type(load(bundle)).__name__ == "StableDiffusionPipeline"
+    endings = {path.suffix for path in files_of(bundle)}
+    assert endings == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flipped_byte_in_any_file_but_the_manifest_is_noticed(seed, pristine, bundle, refused):
+    for path in files_of(pristine):
+        name = path.relative_to(pristine)
+        whole = path.read_bytes()
+        at = random.Random(f"{seed}{name}").randrange(len(whole))
+        spoilt = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        (bundle / name).write_bytes(spoilt)
+        # A manifest has no digest of itself: that is what signatures are for.
+        if path.name != "manifest.json":
+            refused(f"{path.name}: was altered: its SHA-256 is")
+        (bundle / name).write_bytes(whole)
+
+
+def test_a_truncated_file_is_noticed(pristine, bundle, refused):
+    for path in files_of(pristine):
+        name = path.relative_to(pristine)
+        whole = path.read_bytes()
+        (bundle / name).write_bytes(whole[:-7])
+        refused("manifest.json" if path.name == "manifest.json" else f"{path.name}: has")
+        (bundle / name).write_bytes(whole)
+
+
+def test_a_missing_file_is_named(pristine, bundle, refused):
+    for path in files_of(pristine):
+        name = path.relative_to(pristine)
+        (bundle / name).unlink()
+        refused(f"holds no {name}" if path.name == "manifest.json" else f"{name}: is missing")
+        (bundle / name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["more.txt", "parts/evil.so", "pipeline/unet/hook.py", ".hidden"])
+def test_an_extra_file_is_named(name, bundle, refused):
+    (bundle / name).write_text("x")
+    refused(f"{name}: is not in the manifest; a bundle holds nothing else")
+
+
+def test_a_link_in_place_of_a_file_is_refused(bundle, tmp_path, refused):
+    victim = bundle / "pipeline" / "model_index.json"
+    elsewhere = tmp_path / "elsewhere.json"
+    victim.rename(elsewhere)
+    victim.symlink_to(elsewhere)
+    refused("model_index.json: is a link, and a bundle holds only files")
+
+
+def test_a_link_in_place_of_a_folder_is_refused(bundle, tmp_path, refused):
+    (bundle / "parts").rename(tmp_path / "parts")
+    (bundle / "parts").symlink_to(tmp_path / "parts")
+    refused("parts: is a link")
+
+
+def test_a_link_in_place_of_the_manifest_is_refused(bundle, tmp_path, refused):
+    (bundle / "manifest.json").rename(tmp_path / "manifest.json")
+    (bundle / "manifest.json").symlink_to(tmp_path / "manifest.json")
+    refused("manifest.json: is a link")
+
+
+def test_a_pipe_is_refused(bundle, refused):
+    os.mkfifo(bundle / "pipe")
+    refused("pipe: is no plain file")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x",
+        "/etc/passwd",
+        "a/../../x",
+        "./x",
+        "a//b",
+        "C:\\x",
+        "a\\b",
+        "",
+        "a/",
+        "x\n",
+        "a\0b",
+        "x.",
+    ],
+)
+def test_a_path_that_could_leave_the_bundle_is_refused(path, bundle, refused):
+    def change(data: Any) -> None:
+        data["files"][0]["path"] = path
+
+    edit(bundle, change)
+    refused(r"files\.0\.path: .* is no plain path inside the bundle")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", "a.b"])
+def test_a_component_cannot_have_the_name_of_a_path(name, bundle, refused):
+    edit(bundle, lambda data: data["components"][0].update(name=name))
+    refused(r"components\.0\.name: String should match pattern")
+
+
+def test_a_wrong_digest_is_refused(bundle, refused):
+    edit(bundle, lambda data: data["files"][0].update(sha256="0" * 64))
+    refused("was altered: its SHA-256 is .*, not 000000000000")
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, "1", None, True])
+def test_an_unknown_version_is_refused_before_all_else(version, bundle, refused):
+    def change(data: Any) -> None:
+        data.clear()
+        data["compilekit_bundle"] = version
+
+    edit(bundle, change)
+    refused(f"compilekit_bundle: version {version} is not known here, only 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Invalid JSON"),
+        (b"not JSON", "Invalid JSON"),
+        (b"[]", "Input should be an object"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b'{"a":' * 100_000, "Invalid JSON: recursion limit"),
+        (b"{}", "compilekit_bundle: Field required"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(content, message, bundle, refused):
+    (bundle / "manifest.json").write_bytes(content)
+    refused(f"manifest.json: .*{message}")
+
+
+def test_a_manifest_of_100_megabytes_is_refused_unread(bundle, refused):
+    with (bundle / "manifest.json").open("wb") as file:
+        file.truncate(100_000_000)
+    refused("manifest.json: larger than 64 MB, so it is no manifest")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["files"].append(d["files"][0]), "is listed twice"),
+        (lambda d: d["entries"][0].update(component="vae2"), "there is no component vae2"),
+        (lambda d: d["entries"][0].update(parts=["parts/none"]), "there is no part parts/none"),
+        (lambda d: d["parts"][0].update(step=7), "there is no step 7"),
+        (lambda d: d["parts"][0].update(folder="parts/none"), "no file lies there"),
+        (lambda d: d["plugins"].clear(), "its plugin is not among"),
+        (lambda d: d["components"][0].update(constants="constants/x"), "is not among `files`"),
+        (lambda d: d["parts"][0]["constants"].update(x="tensor:nosuch"), "has no 'tensor:nosuch'"),
+        (lambda d: d["parts"][0]["constants"].update(x="file:/x"), "has no 'file:/x'"),
+        (lambda d: d.update(surprise=1), "surprise: Extra inputs are not permitted"),
+        (lambda d: d["components"][0]["tensors"][0].update(dtype="object"), "dtype: Input should"),
+        (lambda d: d["components"][0]["tensors"][0].update(shape=[-1]), "shape"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(change, message, bundle, refused):
+    edit(bundle, change)
+    refused(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["components"][0].update(library="os.path"), "its class is of os.path"),
+        (lambda d: d.update(class_name="Nosuch"), "diffusers has no pipeline Nosuch here"),
+        (lambda d: d.update(class_name="UNet2DModel"), "has no pipeline UNet2DModel here"),
+        (lambda d: d["entries"][0].update(name="unet.nosuch"), "no module or method"),
+    ],
+)
+def test_a_manifest_that_names_what_is_not_there_is_refused(change, message, bundle, refused):
+    edit(bundle, change)
+    refused(message)
+
+
+def test_what_a_plugin_cannot_load_is_a_bundle_error(bundle, load):
+    edit(bundle, lambda data: data["parts"][0]["details"].update(parameters=["nosuch"]))
+    with pytest.raises(ck.BundleError, match="load_compiled raised KeyError: 'nosuch'"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("folder", ["nosuch", "."])
+def test_a_folder_that_is_no_bundle_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ck.BundleError, match="no such folder|is no bundle: it holds no manifest"):
+        ck.load(folder)
+
+
+def test_leaving_weights_out_of_the_check_still_checks_the_code(bundle, load, refused):
+    weights = next((bundle / "constants").glob("vae*"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    load(bundle, check="code")
+    refused("vae.safetensors: was altered")
+    program = next((bundle / "parts").rglob("program.json"))
+    program.write_bytes(program.read_bytes().replace(b"1", b"2"))
+    refused("program.json: was altered", check="code")
+
+
+def test_only_two_checks_are_known(bundle, refused):
+    refused('check="none": say "all"', ck.UsageError, check="none")
+
+
+def every_path(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children = data.items() if isinstance(data, dict) else enumerate(data)
+    found = []
+    for key, value in children:
+        found.append((*at, key))
+        if isinstance(value, dict | list):
+            found += every_path(value, (*at, key))
+    return found
+
+
+@pytest.fixture(scope="session")
+def paths(pristine) -> tuple[Any, list[tuple[Any, ...]]]:
+    data = json.loads((pristine / "manifest.json").read_text())
+    # One tensor of many will do, so that other places have their turn.
+    for component in data["components"]:
+        component["tensors"] = component["tensors"][:2]
+    data["parts"][0]["constants"] = {}
+    found = every_path(data)
+    assert manifests.Manifest.parse(json.dumps(data).encode())
+    return data, found
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.sampled_from(["../x", "/etc", "unet", "parts", "manifest.json", "0" * 64]),
+)
+
+
+@settings(
+    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_any_change_of_a_manifest_is_an_error_or_reads_as_what_it_says(paths, data):
+    whole, places = paths
+    changed = json.loads(json.dumps(whole))
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(places))
+        owner: Any = changed
+        try:
+            for key in path[:-1]:
+                owner = owner[key]
+            if data.draw(st.booleans()):
+                owner[path[-1]] = data.draw(JUNK)
+            else:
+                del owner[path[-1]]
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took the place away
+    text = json.dumps(changed).encode()
+    try:
+        read = ck.Manifest.parse(text)
+    except ck.BundleError:
+        return
+    assert ck.Manifest.parse(read.to_json().encode()) == read
+
+
+def test_a_folder_gets_its_name_only_when_all_went_well(tmp_path):
+    target = tmp_path / "made"
+    with pytest.raises(ZeroDivisionError), staged(target) as folder:  # noqa: PT012
+        (folder / "x").write_text("x")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with staged(target) as folder:
+        (folder / "x").write_text("x")
+        assert not target.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_what_is_there_already_is_not_written_over(tmp_path):
+    target = tmp_path / "made"
+    target.mkdir()
+    (target / "precious").write_text("x")
+    with pytest.raises(ck.UsageError, match="made: is there already"), staged(target):
+        pytest.fail("it was about to be written over")
+    assert (target / "precious").read_text() == "x"
+
+
+def test_an_empty_folder_counts_as_nothing(tmp_path):
+    (tmp_path / "made").mkdir()
+    with staged(tmp_path / "made") as folder:
+        (folder / "x").write_text("x")
+    assert (tmp_path / "made" / "x").exists()
+
+
+def test_checking_takes_the_files_alone(pristine):
+    check_files(pristine, ck.Manifest.read(pristine))
