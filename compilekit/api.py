@@ -16,7 +16,7 @@ from compilekit.report import Report
 if TYPE_CHECKING:
     import torch
 
-    from compilekit.build.run import Built
+    from compilekit.building.run import Built
     from compilekit.bundle.load import Loaded
     from compilekit.model import Model
     from compilekit.progress import Progress
@@ -113,7 +113,7 @@ def build(
     """
     host = host or load_host()
     checked = plan(recipe, host=host, for_="build")
-    from compilekit.build.run import build as run
+    from compilekit.building.run import build as run
     from compilekit.bundle.files import refuse_existing
 
     path = Path(target or checked.recipe.name)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import EXPORTER, SAMPLE
+
+import compilekit as ck
+from compilekit.testing import tiny_pipeline
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models gain nothing from threads, and lose much when other processes want the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
-
-SAMPLE = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2, "seed": 7}
 
 
 @pytest.fixture
@@ -32,3 +36,35 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return _write
+
+
+@pytest.fixture(scope="session")
+def exporter() -> ck.Host:
+    """The built-in plugins, and the tests' own exporter."""
+    return ck.load_host([EXPORTER])
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory, exporter: ck.Host) -> Path:
+    """A small bundle that no test may write to: a block of a UNet is compiled."""
+    target = tmp_path_factory.mktemp("bundles") / "mid"
+    steps = "eager_export{components=unet, modules=[mid_block]}"
+    recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)
+    ck.build(recipe, tiny_pipeline("sd"), target, host=exporter, progress=False)
+    return target
+
+
+@pytest.fixture
+def bundle(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of the small bundle, to be spoilt."""
+    return Path(shutil.copytree(pristine, tmp_path / "mid"))
+
+
+@pytest.fixture
+def load(exporter: ck.Host) -> Callable[..., Any]:
+    """Load a bundle without a word."""
+
+    def _load(folder: Path, **arguments: Any) -> Any:
+        return ck.load(folder, **{"host": exporter, "progress": False, **arguments})
+
+    return _load

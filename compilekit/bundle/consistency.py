@@ -82,9 +82,8 @@ def _constant_faults(entry: Entry, part: Part, component: Component) -> Iterator
     names = {tensor.name for tensor in component.tensors if tensor.key is not None}
     for name, source in part.constants.items():
         kind, _, wanted = source.partition(":")
-        full = f"{prefix}.{wanted}" if prefix else wanted
-        known = full in names if kind == "tensor" else wanted in component.extra
-        if kind not in ("tensor", "extra") or not known:
+        full = f"{prefix}.{wanted}" if prefix and kind == "tensor" else wanted
+        if kind not in ("tensor", "extra") or full not in names:
             yield f"parts: {part.folder}: constants.{name}: {entry.name} has no {source!r}"
 
 

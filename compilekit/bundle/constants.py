@@ -54,6 +54,17 @@ class Held:
     tensor: torch.Tensor
 
 
+def row_of(name: str, kind: str, tensor: torch.Tensor, **more: Any) -> manifest.Tensor:
+    """What the manifest says of a tensor."""
+    return manifest.Tensor(
+        name=name,
+        kind=kind,  # type: ignore[arg-type]
+        dtype=name_of(tensor.dtype),  # type: ignore[arg-type]  # it is checked
+        shape=tuple(tensor.shape),
+        **{"order": order_of(tensor), **more},
+    )
+
+
 def held_by(module: nn.Module) -> list[Held]:
     """Every tensor of a module; tensors that share memory share a key."""
     keys: dict[object, str] = {}
@@ -93,17 +104,10 @@ def _held(
             inner.append(f"{name}.{part}")
             yield from _held(inner[-1], "inner", getattr(tensor, part), keys, persistent=persistent)
     key = None if inner else keys.setdefault(identity(tensor), name)
-    row = manifest.Tensor(
-        name=name,
-        kind=kind,  # type: ignore[arg-type]
-        dtype=name_of(tensor.dtype),  # type: ignore[arg-type]  # it is checked
-        shape=tuple(tensor.shape),
-        order=tuple(range(tensor.dim())) if inner else order_of(tensor),
-        key=key,
-        inner=tuple(inner),
-        persistent=persistent,
-    )
-    yield Held(row, tensor)
+    more: dict[str, Any] = {"key": key, "inner": tuple(inner), "persistent": persistent}
+    if inner:
+        more["order"] = tuple(range(tensor.dim()))
+    yield Held(row_of(name, kind, tensor, **more), tensor)
 
 
 def identity(tensor: torch.Tensor) -> object:

@@ -286,10 +286,8 @@ class _Loader:
         prefix = entry.owner.removeprefix(entry.component).lstrip(".")
         named: dict[str, torch.Tensor] = {}
         for name, source in part.constants.items():
-            wanted = source.removeprefix("tensor:")
-            if source.startswith("tensor:") and prefix:
-                wanted = f"{prefix}.{wanted}"
-            named[name] = found[wanted]
+            kind, _, wanted = source.partition(":")
+            named[name] = found[f"{prefix}.{wanted}" if prefix and kind == "tensor" else wanted]
         step = self.manifest.steps[part.step]
         planned = self._planned(part.step, step)
         stored = StoredPart(

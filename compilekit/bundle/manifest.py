@@ -69,6 +69,8 @@ class File(Data):
 class Tensor(Data):
     """A parameter, buffer or plain tensor of a component, in its final form.
 
+    One of the kind "extra" is no part of the module: compiled code made it while it was traced.
+
     key: its name in the constants file; None where nothing is stored, since compiled code holds
         the values in a form of its own.
     order: its dimensions from the outermost to the innermost in memory.
@@ -76,7 +78,7 @@ class Tensor(Data):
     """
 
     name: Dotted
-    kind: Literal["parameter", "buffer", "attribute", "inner"]
+    kind: Literal["parameter", "buffer", "attribute", "inner", "extra"]
     dtype: DType
     shape: tuple[Count, ...]
     order: tuple[Count, ...] = ()
@@ -100,7 +102,6 @@ class Component(Data):
     whole: bool
     constants: Inside | None
     tensors: tuple[Tensor, ...]
-    extra: tuple[str, ...] = ()
 
 
 class Output(Data):
@@ -119,7 +120,7 @@ class Part(Data):
 
     step: the position of its step in `steps`.
     constants: the tensors that it reads: "tensor:NAME" of the entry point's module, or
-        "extra:KEY" of the component's constants file.
+        "extra:NAME" of the component.
     output, as_tuple: its result, with `return_dict` and without; None where there is no such.
     none_is_dict: what `return_dict=None` means.
     """

@@ -83,19 +83,15 @@ def _class(component: manifest.Component) -> Any:
 def tensors_of(
     component: manifest.Component, folder: Path, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """The stored tensors of a component by name, and its extra ones by `extra:KEY`."""
+    """The stored tensors of a component by name."""
     if component.constants is None:
         return {}
     stored = constants.read(folder / component.constants, device)
-    found: dict[str, torch.Tensor] = {}
-    for row in component.tensors:
-        if row.key is not None:
-            found[row.name] = constants.shaped(row, stored, component.name)
-    for key in component.extra:
-        if key not in stored:
-            raise BundleError(f"{component.name}: its file has no {key}")
-        found[f"extra:{key}"] = stored[key]
-    return found
+    return {
+        row.name: constants.shaped(row, stored, component.name)
+        for row in component.tensors
+        if row.key is not None
+    }
 
 
 def fill(
@@ -105,7 +101,7 @@ def fill(
     device: torch.device,
 ) -> None:
     """Give a bare module the bundle's tensors; tied ones stay one parameter."""
-    rows = {row.name: row for row in component.tensors if row.kind != "inner"}
+    rows = {row.name: row for row in component.tensors if row.kind not in ("inner", "extra")}
     _take_away(module, rows)
     tied: dict[tuple[str, str], Any] = {}
     for row in rows.values():

@@ -28,7 +28,7 @@ LAYERS = [
     {"instruments"},
     {"engine"},
     {"bundle"},
-    {"build"},
+    {"building"},
     {"api"},
     {"cli", "testing"},
 ]

@@ -9,7 +9,7 @@ import compilekit as ck
 
 class EagerExport(ck.Options):
     sizes: Literal["one", "fixed", "batch", "any"] = "batch"
-    module: str = ""
+    modules: tuple[str, ...] = ()
 
 
 @ck.hookimpl
@@ -31,9 +31,9 @@ def optimize_model(model, context):
 
 @ck.hookimpl
 def regions(options, context):
-    if not options.module:
+    if not options.modules:
         return None
-    return [f"{component}.{options.module}" for component in context.components]
+    return [f"{component}.{name}" for component in context.components for name in options.modules]
 
 
 @ck.hookimpl

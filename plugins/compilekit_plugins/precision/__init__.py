@@ -78,7 +78,7 @@ def optimize_model(model: Model, options: Precision, context: ck.StepContext) ->
 
     result = ck.StepResult(matched={}, changed={})
     if options.dtype is not None:
-        result = _cast(model, getattr(torch, options.dtype), context.components)
+        result = _cast(model, getattr(torch, options.dtype), context)
     if options.tf32 is not None:
         torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
         setting = ["the process's float32 matrix product precision"]
@@ -89,7 +89,8 @@ def optimize_model(model: Model, options: Precision, context: ck.StepContext) ->
     return result
 
 
-def _cast(model: Model, dtype: torch.dtype, components: tuple[str, ...]) -> ck.StepResult:
+def _cast(model: Model, dtype: torch.dtype, context: ck.StepContext) -> ck.StepResult:
+    components = context.components
     result = ck.StepResult(matched={}, changed={})
     matched, changed = {}, {}
     partial = model.is_pipeline and set(components) != set(model.modules)
@@ -99,7 +100,8 @@ def _cast(model: Model, dtype: torch.dtype, components: tuple[str, ...]) -> ck.S
         inner = sorted(set(components) - set(model.modules))
         if inner:
             raise ck.StepError(f"precision: {inner[0]} is part of a component; name the whole one")
-        cast_at_the_door(model, set(components), dtype)
+        known = context.remembered.get("dtypes", {})
+        result.remembered = {"dtypes": cast_at_the_door(model, set(components), dtype, known)}
     for name in components:
         module = model.module(name)
         kept = _kept_in_float32(module, dtype)

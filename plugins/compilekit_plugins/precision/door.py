@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -33,16 +33,22 @@ class Door(Layer):
         return output if self.outer is None else cast(output, self.outer)
 
 
-def cast_at_the_door(model: Model, components: set[str], dtype: torch.dtype) -> None:
-    """Put a door before every component of a pipeline.
+def cast_at_the_door(
+    model: Model, components: set[str], dtype: torch.dtype, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Put a door before every component of a pipeline; gives the dtypes that they had.
 
     Components that keep their dtype get one too: a pipeline makes its latents in the dtype of
     one component (mostly the text encoder) and hands them to the others.
+
+    known: the dtypes before the first cast, where that was done in another process.
     """
+    dtypes: dict[str, str] = {}
     for name, module in model.modules.items():
-        was = float_dtype(module)
+        was = getattr(torch, known[name]) if name in known else float_dtype(module)
         if was is None:
             continue
+        dtypes[name] = str(was).removeprefix("torch.")
         chosen = name in components
         for entry in model.entry_points(name):
             door = _door_of(entry)
@@ -52,6 +58,7 @@ def cast_at_the_door(model: Model, components: set[str], dtype: torch.dtype) -> 
                 entry.wrap(make)
             elif chosen:
                 door.inner, door.outer = dtype, door.outer or was
+    return dtypes
 
 
 def _door_of(entry: EntryPoint) -> Door | None:

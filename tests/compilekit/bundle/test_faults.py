@@ -225,7 +225,7 @@ def test_what_a_plugin_cannot_load_is_a_bundle_error(bundle, load):
 @pytest.mark.parametrize("folder", ["nosuch", "."])
 def test_a_folder_that_is_no_bundle_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ck.BundleError, match="no such folder|is no bundle: it holds no manifest"):
+    with pytest.raises(ck.BundleError, match=r"no such folder|is no bundle: it holds no manifest"):
         ck.load(folder)
 
 

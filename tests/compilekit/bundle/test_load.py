@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import EXPORTER, SAMPLE, draw
 from torch import nn
 
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
-
-from .conftest import EXPORTER, SAMPLE, draw
 
 
 @pytest.fixture

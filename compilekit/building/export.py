@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from compilekit.build.alike import likeness, part_name
-from compilekit.build.capture import Captured, capture
-from compilekit.build.flat import Flat, inputs_of
-from compilekit.build.signatures import Wanted, apart, wanted, widened
+from compilekit.building.alike import likeness, part_name
+from compilekit.building.capture import Captured, capture
+from compilekit.building.flat import Flat, inputs_of
+from compilekit.building.signatures import Wanted, apart, wanted, widened
 from compilekit.bundle import manifest
 from compilekit.bundle.calls import Binder, leaves, named, parameters_of, template, tensors_in
 from compilekit.bundle.constants import held_by, identity, is_quantised
@@ -277,7 +277,7 @@ def _sources(
     for name, tensor in part.constants.items():
         known = own.get(identity(tensor))
         if known is None:
-            key = f"{where}/{name}"
+            key = f"extra.{where.rpartition('/')[2]}.{len(extra)}"
             extra[key] = tensor
             sources[name] = f"extra:{key}"
         else:

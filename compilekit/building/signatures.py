@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from compilekit.build.capture import Captured
+from compilekit.building.capture import Captured
 from compilekit.bundle.calls import leaves, signature_of, tensors_in
 from compilekit.bundle.signature import INTEGERS, Range, Signature, TensorArgument
 from compilekit.steps import Sizes

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compilekit import environment
-from compilekit.build.export import Compiled
+from compilekit.building.export import Compiled
 from compilekit.bundle import constants, manifest
 from compilekit.bundle.calls import TRUSTED, template
 from compilekit.bundle.files import listed
@@ -125,6 +125,7 @@ class Writer:
         kept = {row.key for row in rows if row.key}
         stored |= {each.row.key: each.tensor for each in held if each.row.key in kept}
         extra = {key: t for each in mine for made in each.parts for key, t in made.extra.items()}
+        rows += [constants.row_of(key, "extra", tensor, key=key) for key, tensor in extra.items()]
         path = f"constants/{name}.safetensors" if stored or extra else None
         if path:
             constants.save({**stored, **extra}, self.folder / path)
@@ -138,7 +139,6 @@ class Writer:
             whole=whole,
             constants=path,
             tensors=tuple(rows),
-            extra=tuple(extra),
         )
 
     def _pipeline(self) -> None:
@@ -218,8 +218,8 @@ class Writer:
             arguments = template(_plain([list(args), dict(kwargs)]), found)
         except CompilekitError:
             return None  # an argument that no file can hold
-        tensors.update({f"{number}.in.{i}": tensor for i, tensor in enumerate(found)})
-        tensors.update({f"{number}.out.{i}": t for i, (_, t) in enumerate(reference)})
+        tensors |= {f"{number}.in.{i}": tensor.contiguous() for i, tensor in enumerate(found)}
+        tensors |= {f"{number}.out.{i}": t.contiguous() for i, (_, t) in enumerate(reference)}
         actual = outputs_of(_run(entry, call))
         error = compare([t for _, t in actual], [t for _, t in reference]).relative_l2
         return manifest.Replay(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compilekit.build.capture import Captured
+from compilekit.building.capture import Captured
 from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in
 
 

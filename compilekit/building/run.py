@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from compilekit.build.capture import settings
-from compilekit.build.export import Compiled, Exporter
-from compilekit.build.write import Writer, check_subject
+from compilekit.building.capture import settings
+from compilekit.building.export import Compiled, Exporter
+from compilekit.building.write import Writer, check_subject
 from compilekit.bundle.files import WEIGHTS, staged, total
 from compilekit.bundle.load import load
 from compilekit.bundle.manifest import Manifest
