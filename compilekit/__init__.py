@@ -1,6 +1,7 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
 from compilekit.api import Applied, apply, build, bundle_of, load
+from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import (
     BundleError,
@@ -47,12 +48,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Applied",
+    "Built",
     "BundleError",
     "ClaimError",
     "CompilekitError",
     "Effects",
     "ExportContext",
     "Host",
+    "Loaded",
     "Location",
     "MachineError",
     "Manifest",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from compilekit.bundle.loaded import Built, Loaded
+from compilekit.bundle.manifest import Manifest
 from compilekit.errors import UsageError
 from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
@@ -16,8 +18,6 @@ from compilekit.report import Report
 if TYPE_CHECKING:
     import torch
 
-    from compilekit.building.run import Built
-    from compilekit.bundle.load import Loaded
     from compilekit.model import Model
     from compilekit.progress import Progress
 
@@ -149,8 +149,6 @@ def load(
     Traceback (most recent call last):
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
-    from compilekit.bundle.manifest import Manifest
-
     folder = Path(bundle)
     manifest = Manifest.read(folder)
     from compilekit.bundle.load import load as run

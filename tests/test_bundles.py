@@ -214,7 +214,7 @@ def test_no_file_of_a_bundle_is_a_pickle_and_none_names_this_machine(flux):
             continue
         content = path.read_bytes()
         assert not content.startswith(b"PK"), f"{path} is an archive"
-        with pytest.raises((ValueError, UnicodeDecodeError, Exception)):
+        with pytest.raises((ValueError, IndexError, UnicodeDecodeError)):
             list(pickletools.genops(content))
         assert str(Path.cwd()).encode() not in content or path.suffix == ".so", path
     assert {path.suffix for path in flux.rglob("*") if path.is_file()} == {

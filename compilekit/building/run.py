@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch
 from compilekit.building.capture import settings
 from compilekit.building.export import Compiled, Exporter
 from compilekit.building.write import Writer, check_subject
-from compilekit.bundle.files import WEIGHTS, staged, total
+from compilekit.bundle.files import staged
 from compilekit.bundle.load import load
+from compilekit.bundle.loaded import Built
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.verify import replay
 from compilekit.engine import Context, Run
@@ -23,41 +23,7 @@ from compilekit.host import Host
 from compilekit.model import Model
 from compilekit.plan import Plan
 from compilekit.progress import Progress
-from compilekit.report import Report
-from compilekit.report.data import size
 from compilekit.steps import PlannedStep, StepResult
-
-
-@dataclass(frozen=True)
-class Built:
-    """What `build` gives back.
-
-    path: where the bundle lies.
-    manifest: what it says of itself.
-    report: what each step did, cost and gained.
-    seconds: how long the whole build took.
-    before, after: the output of the sample before the first and after the last step.
-
-    >>> import compilekit as ck
-    >>> ck.Built.__name__
-    'Built'
-    """
-
-    path: Path
-    manifest: Manifest
-    report: Report
-    seconds: float
-    before: Any
-    after: Any
-
-    def __str__(self) -> str:
-        files = self.manifest.files
-        weights = total(files, lambda file: file.path.endswith(WEIGHTS))
-        parts = len(self.manifest.parts)
-        return (
-            f"built {self.path}: {parts} part{'s' * (parts != 1)}, {size(total(files))} "
-            f"({size(weights)} of weights), {self.seconds:.0f} s"
-        )
 
 
 def build(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from compilekit.bundle.calls import Binder, Rebuilder, key_of, laid_out, leaves, named
+from compilekit.bundle.loaded import Counts
 from compilekit.bundle.manifest import Part
 from compilekit.bundle.seal import Seal
 from compilekit.bundle.signature import RETURN_DICT, Signature, TensorArgument
@@ -65,15 +66,6 @@ def variant_of(part: Part, run: Runner, device: torch.device) -> Variant:
         None if output is None else Rebuilder(output) for output in (part.output, part.as_tuple)
     )
     return Variant(part.signature, run, device, as_dict, as_tuple, says=part.none_is_dict)
-
-
-@dataclass
-class Counts:
-    """How many calls an entry point had, and by what they were answered."""
-
-    compiled: int = 0
-    eager: int = 0
-    uncovered: dict[str, int] = field(default_factory=dict)
 
 
 class CompiledEntry:

@@ -16,9 +16,10 @@ from torch import nn
 from compilekit import environment
 from compilekit.bundle import manifest as manifests
 from compilekit.bundle.calls import Binder
-from compilekit.bundle.entry import CompiledEntry, Counts, OnUncovered, Runner, Variant, variant_of
+from compilekit.bundle.entry import CompiledEntry, OnUncovered, Runner, Variant, variant_of
 from compilekit.bundle.files import Check, check_files
 from compilekit.bundle.fingerprint import Difference, differences
+from compilekit.bundle.loaded import Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.placeholder import Placeholder
 from compilekit.bundle.seal import PipelineMoves, Seal, close
@@ -38,25 +39,6 @@ from compilekit.steps import Device, PlannedStep, Purpose, StoredPart
 
 OnMismatch = Literal["error", "eager"]
 PIPELINE = "pipeline"
-
-
-@dataclass
-class Loaded:
-    """What a loaded bundle knows of itself; `compilekit.bundle_of(pipeline)` gives it back.
-
-    differences: what is not here as it was where the bundle was built.
-    eager: whether it runs without its compiled code, since that does not fit this machine.
-    """
-
-    folder: Path
-    manifest: Manifest
-    differences: list[Difference]
-    eager: bool
-    _entries: dict[str, CompiledEntry] = field(default_factory=dict)
-
-    def counts(self) -> dict[str, Counts]:
-        """How many calls each compiled entry point had, and what answered them."""
-        return {name: entry.counts for name, entry in self._entries.items()}
 
 
 _ATTRIBUTE = "_compilekit_bundle"
@@ -270,7 +252,7 @@ class _Loader:
                 on_uncovered=self.on_uncovered,
             )
             point.replace(compiled)
-            self.loaded._entries[entry.name] = compiled  # noqa: SLF001
+            self.loaded.entries[entry.name] = compiled.counts
         return set(seals)
 
     def _has_python(self, module: nn.Module) -> bool:

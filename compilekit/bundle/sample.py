@@ -15,7 +15,7 @@ from compilekit.model import Model
 from compilekit.sample import opened
 
 if TYPE_CHECKING:
-    from compilekit.bundle.load import Loaded
+    from compilekit.bundle.loaded import Loaded
 
 REPLAY = "replay.safetensors"
 

@@ -101,10 +101,24 @@ def test_a_step_that_must_name_its_components_says_so():
         ck.plan(ck.Recipe.from_steps("channels_last"))
 
 
-def test_a_step_that_compiles_and_cannot_export_is_refused_in_a_build():
-    recipe = ck.Recipe.from_steps("torch_compile{components=unet}")
+def test_a_step_that_compiles_and_cannot_export_is_refused_in_a_build(write):
+    plugin = write(
+        "jit.py",
+        """
+        import compilekit as ck
+        @ck.hookimpl
+        def describe():
+            return ck.StepDescription(
+                help="x", options=ck.Options, effects=lambda *_: ck.effects("compiled")
+            )
+        @ck.hookimpl
+        def optimize_model(): ...
+        """,
+    )
+    recipe, host = ck.Recipe.from_steps("jit{components=unet}"), ck.load_host([plugin])
+    assert ck.plan(recipe, host=host)
     with pytest.raises(ck.RecipeError, match="compiles, and cannot export"):
-        ck.plan(recipe, for_="build")
+        ck.plan(recipe, host=host, for_="build")
 
 
 def test_dynamic_int8_on_cuda_must_be_compiled_later():

@@ -1,0 +1,216 @@
+"""The commands that make, look at and run bundles, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from PIL import Image
+from support import EXPORTER, SAMPLE
+
+from compilekit.testing import tiny_pipeline
+
+COMMAND = [str(Path(sys.executable).with_name("compilekit"))]
+RECIPE = f"""\
+compilekit: 1
+name: tiny
+target: {{device: cpu}}
+sample: {json.dumps(SAMPLE)}
+steps:
+  - precision: {{dtype: bfloat16, components: [vae]}}
+  - eager_export: {{components: [unet], modules: [mid_block]}}
+"""
+
+
+def compilekit(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    tiny_pipeline("sd").save_pretrained(folder / "model")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(place: Path) -> subprocess.CompletedProcess[str]:
+    return compilekit(
+        "build", "recipe.yaml", "model", "-o", "made", "--plugin", EXPORTER, cwd=place
+    )
+
+
+def test_build_prints_a_table_and_what_was_built(built, place):
+    assert (built.returncode, built.stderr.count("Traceback")) == (0, 0)
+    assert "eager_export: changed 1 of 1 (compiled)" in built.stdout
+    assert built.stdout.splitlines()[-1].startswith("built made: 1 part, ")
+    assert "loading the bundle again" in built.stderr
+    assert (place / "made" / "manifest.json").is_file()
+
+
+def test_a_second_build_of_the_same_name_is_refused_at_once(built, place):
+    done = compilekit(
+        "build", "recipe.yaml", "model", "-o", "made", "--plugin", EXPORTER, cwd=place
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "compilekit: made: is there already; name another place, or remove it first\n"
+    )
+
+
+def test_run_draws_the_sample_and_what_is_asked_for(built, place):
+    done = compilekit("run", "made", "--plugin", EXPORTER, "-o", "out", cwd=place)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "saved out/image.png")
+    with Image.open(place / "out" / "image.png") as picture:
+        assert picture.size == (64, 64)
+    first = (place / "out" / "image.png").read_bytes()
+    again = ["run", "made", "--plugin", EXPORTER, "-o", "out"]
+    compilekit(*again, cwd=place)
+    assert (place / "out" / "image.png").read_bytes() == first
+    for change in (["--prompt", "a dog"], ["--seed", "8"], ["--set", "num_inference_steps=3"]):
+        assert compilekit(*again, *change, cwd=place).returncode == 0
+        assert (place / "out" / "image.png").read_bytes() != first, change
+
+
+def test_run_refuses_what_is_not_covered_or_runs_it_eagerly(built, place):
+    larger = ["run", "made", "--plugin", EXPORTER, "--set", "height=96"]
+    done = compilekit(*larger, cwd=place)
+    assert done.returncode == 1
+    assert "compilekit: unet.mid_block: hidden_states is float32[2, 64, 24, 16], and" in done.stderr
+    done = compilekit(*larger, "--on-uncovered", "eager", cwd=place)
+    assert done.returncode == 0
+    assert "; 2 calls ran eagerly" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "height"], "--set height: write NAME=VALUE"),
+        (["--set", "hieght=96"], 'sample.hieght: .*Did you mean "height"'),
+        (["--seed", "-1"], "seed: -1 is no seed"),
+        (["--device", "cuda"], 'the bundle is for "cpu", and cannot be loaded on "cuda"'),
+    ],
+)
+def test_run_names_what_is_wrong_with_its_arguments(arguments, message, built, place):
+    import re
+
+    done = compilekit("run", "made", "--plugin", EXPORTER, *arguments, cwd=place)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_shows_what_is_covered_and_loads_nothing(built, place):
+    done = compilekit("inspect", "made", cwd=place)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[0]) == (0, "tiny: a StableDiffusionPipeline for cpu")
+    assert "  unet.mid_block" in lines
+    assert any(line.startswith("    hidden_states: float32[1..2, 64, 16, 16]") for line in lines)
+    assert "run again when it is loaded: precision" in lines
+    data = json.loads(compilekit("inspect", "made", "--json", cwd=place).stdout)
+    assert list(data["entries"]) == ["unet.mid_block"]
+    code = "import sys; sys.argv=['compilekit','inspect','made']\nfrom compilekit.cli import main\n"
+    code += "try: main()\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=True
+    )
+    assert done.stderr == "False\n"
+
+
+def test_verify_checks_files_and_replays_numbers(built, place):
+    done = compilekit("verify", "made", cwd=place)
+    assert (done.returncode, done.stdout.endswith(": as built\n")) == (0, True)
+    done = compilekit("verify", "made", "--replay", "--plugin", EXPORTER, cwd=place)
+    assert done.returncode == 0
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert {row[0]: row[-1] for row in rows} == {"unet": "ok", "vae.decode": "ok"}
+
+
+def test_verify_notices_an_altered_file_and_a_worse_number(built, place, tmp_path):
+    import shutil
+
+    spoilt = Path(shutil.copytree(place / "made", tmp_path / "made"))
+    weights = spoilt / "constants" / "unet.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1000] ^= 0x7F
+    weights.write_bytes(content)
+    done = compilekit("verify", spoilt)
+    assert done.returncode == 1
+    assert "unet.safetensors: was altered" in done.stderr
+    manifest = json.loads((spoilt / "manifest.json").read_text())
+    shutil.copy(place / "made" / "constants" / "unet.safetensors", weights)
+    for row in manifest["replay"]:
+        row["error"] = 0.0
+    (spoilt / "manifest.json").write_text(json.dumps(manifest))
+    done = compilekit("verify", spoilt, "--replay", "--plugin", EXPORTER)
+    assert done.returncode == 1
+    assert "vae.decode: the error is larger than it was" in done.stderr
+
+
+def test_a_bundle_for_another_machine_ends_with_three(built, place, tmp_path):
+    import shutil
+
+    moved = Path(shutil.copytree(place / "made", tmp_path / "made"))
+    manifest = json.loads((moved / "manifest.json").read_text())
+    manifest["fingerprint"]["torch"] = "1.2.3"
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    done = compilekit("run", moved, "--plugin", EXPORTER, "-o", tmp_path / "out")
+    assert done.returncode == 3
+    assert "fatal: torch: built with 1.2.3, here " in done.stderr
+
+
+def test_a_build_as_json_is_json_alone(place, tmp_path):
+    done = compilekit(
+        "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER, "--json",
+        cwd=place,
+    )  # fmt: skip
+    data = json.loads(done.stdout)
+    assert data["path"] == str(tmp_path / "made")
+    assert data["bytes"] > data["weight_bytes"] > 0
+
+
+def test_the_published_schema_accepts_a_real_manifest(built, place):
+    schema = json.loads(compilekit("schema", "--of", "manifest").stdout)
+    manifest = json.loads((place / "made" / "manifest.json").read_text())
+    jsonschema.validate(manifest, schema)
+    manifest["surprise"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="surprise"):
+        jsonschema.validate(manifest, schema)
+
+
+def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(place, tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".made.partial-*/parts/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert shown.splitlines()[-1] == "compilekit: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said_so(place, tmp_path):
+    tmp_path.chmod(0o500)
+    done = compilekit(
+        "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER, cwd=place
+    )
+    assert done.returncode == 2
+    assert "cannot write there" in done.stderr
