@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
+from support import SAMPLE, draw
 from torch import nn
 
 import compilekit as ck
@@ -56,3 +59,70 @@ def test_int8_under_model_offload_claims_only_what_it_does(sample):
     pipeline.enable_model_cpu_offload()
     steps = "torchao_int8{components=unet}, torch_compile{components=unet}"
     assert applied(steps, sample, pipeline).report.final
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A UNet in bfloat16, compiled by AOTInductor for CUDA."""
+    target = tmp_path_factory.mktemp("bundles") / "unet"
+    steps = "precision{dtype=bfloat16}, torch_compile{components=[unet, vae.decode]}"
+    recipe = ck.Recipe.from_steps(steps, device="cuda", sample=SAMPLE)
+    ck.build(recipe, tiny_pipeline("sd"), target, progress=False)
+    return target
+
+
+def test_a_bundle_draws_on_the_gpu_what_eager_draws(bundle):
+    drawn = draw(ck.load(bundle, progress=False))
+    wanted = draw(tiny_pipeline("sd", dtype=torch.bfloat16).to("cuda"))
+    assert abs(drawn - wanted).max() < 0.05
+
+
+def test_compiled_calls_wait_for_no_copy_to_the_cpu(bundle):
+    pipeline = ck.load(bundle, progress=False)
+    seen = []
+    pipeline.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
+    )
+    draw(pipeline)
+    args, kwargs = seen[0]
+    pipeline.unet._forward_pre_hooks.clear()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.no_grad():
+            pipeline.unet(*args, **kwargs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_weights_on_the_gpu_are_shared_with_compiled_code(bundle):
+    pipeline = ck.load(bundle, progress=False)
+    before = draw(pipeline)
+    with torch.no_grad():
+        pipeline.unet.get_parameter("conv_out.weight").mul_(3)
+    assert abs(draw(pipeline) - before).max() > 1e-3
+
+
+def test_a_bundle_of_int8_by_region_loads_without_torchao(tmp_path, monkeypatch):
+    steps = (
+        "precision{dtype=bfloat16}, torchao_int8{components=transformer}, "
+        "torch_compile{components=transformer, regions=auto}"
+    )
+    recipe = ck.Recipe.from_steps(steps, device="cuda", sample=SAMPLE)
+    built = ck.build(recipe, tiny_pipeline("flux"), tmp_path / "made", progress=False)
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    drawn = draw(ck.load(tmp_path / "made", progress=False))
+    assert abs(drawn - built.after.images).max() < 0.05
+
+
+def test_another_index_is_honoured(bundle):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two devices")
+    pipeline = ck.load(bundle, device="cuda:1", progress=False)
+    assert pipeline.unet.device == torch.device("cuda:1")
+    draw(pipeline)
+
+
+def test_packed_weights_are_refused_for_a_gpu():
+    steps = "torch_compile{components=unet, weights=packed}"
+    with pytest.raises(ck.RecipeError, match='weights: packed is for the target "cpu"'):
+        ck.plan(ck.Recipe.from_steps(steps, device="cuda", sample=SAMPLE), for_="build")

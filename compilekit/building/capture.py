@@ -6,6 +6,8 @@ They are captured beneath offload hooks and casts, which is where compiled code 
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ def settings(
     and without it.
     """
     if not model.is_pipeline:
-        return [dict(sample)]
+        return [{}, *({BATCH: changes[BATCH]} for changes in shapes)]
     found: list[dict[str, Any]] = [dict(sample)]
     for changes in ({}, *shapes):
         for guided in _guidances(model, sample, changes):
@@ -52,6 +54,36 @@ def settings(
                 arguments = _batched(arguments, int(batch))
             found.append(_one_step(arguments))
     return [found[0], *(each for i, each in enumerate(found[1:]) if each not in found[1 : i + 1])]
+
+
+def unknown_shapes(
+    model: Model, shapes: Sequence[Mapping[str, int]]
+) -> Iterator[tuple[int, str, str]]:
+    """The entries of `shapes` that mean nothing for a model: where, the key, and why."""
+    known = {BATCH}
+    if model.is_pipeline:
+        known |= set(inspect.signature(type(model.subject).__call__).parameters) - {"self"}
+    for index, changes in enumerate(shapes):
+        for key in changes:
+            if key in known:
+                continue
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            owner = type(model.subject).__name__
+            why = f"{owner} takes no such argument" if model.is_pipeline else "a module has only"
+            yield index, key, f"{why}.{hint}" if model.is_pipeline else f'{why} "{BATCH}" here'
+
+
+def resized(inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    """The inputs of a plain module for another number of entries: repeated, or fewer."""
+
+    def one(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.dim():
+            return value
+        indices = torch.arange(batch, device=value.device) % value.shape[0]
+        return value.index_select(0, indices)
+
+    return {name: one(value) for name, value in inputs.items()}
 
 
 def _guidances(

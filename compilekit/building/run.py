@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from compilekit.building.capture import settings
+from compilekit.building.capture import BATCH, resized, settings, unknown_shapes
 from compilekit.building.export import Compiled, Exporter
 from compilekit.building.write import Writer, check_subject
 from compilekit.bundle.files import staged
@@ -18,7 +18,13 @@ from compilekit.bundle.loaded import Built
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.verify import replay
 from compilekit.engine import Context, Run
-from compilekit.errors import CompilekitError, StepError, VerificationError
+from compilekit.errors import (
+    CompilekitError,
+    Problem,
+    RecipeError,
+    StepError,
+    VerificationError,
+)
 from compilekit.host import Host
 from compilekit.model import Model
 from compilekit.plan import Plan
@@ -37,6 +43,7 @@ def build(
     """Run a plan, and write the bundle."""
     start = time.perf_counter()
     check_subject(model)
+    _check_shapes(plan, model)
     with staged(target) as folder:
         run = BuildRun(plan, model, host, sample, progress, folder)
         outcome = run.execute()
@@ -50,6 +57,15 @@ def build(
             raise
     seconds = time.perf_counter() - start
     return Built(target, made, outcome.report, seconds, outcome.before, outcome.after)
+
+
+def _check_shapes(plan: Plan, model: Model) -> None:
+    problems = [
+        Problem(plan.recipe.location("shapes", index, key), f"shapes[{index}].{key}", why)
+        for index, key, why in unknown_shapes(model, plan.recipe.shapes)
+    ]
+    if problems:
+        raise RecipeError(problems)
 
 
 def _check(folder: Path, host: Host, made: Manifest, progress: Progress) -> None:
@@ -91,6 +107,17 @@ class BuildRun(Run):
         self.folder = folder
         self.compiled: list[Compiled] = []
         self.remembered: dict[int, Mapping[str, Any]] = {}
+
+    def run_sample(self, sample: Mapping[str, Any]) -> Any:
+        """Run the sample, or one like it; a plain module has its inputs, of another size maybe."""
+        if self.model.is_pipeline or BATCH not in sample:
+            return super().run_sample(sample)
+        own = self.model.inputs
+        self.model.inputs = resized(own, int(sample[BATCH]))
+        try:
+            return super().run_sample({})
+        finally:
+            self.model.inputs = own
 
     def _perform(self, step: PlannedStep, context: Context) -> StepResult:
         if not step.description.exports:

@@ -240,7 +240,8 @@ class _Loader:
         # All of them are looked up before the first is loaded: loading may run code.
         points = [(entry, entry_point(model, entry)) for entry in self.manifest.entries]
         loaded = [(entry, point, self._variants(entry)) for entry, point in points]
-        seals = {e.component: Seal(e.component, model.module(e.component)) for e, _ in points}
+        # A block looks after its own weights alone: each call checks what its code reads.
+        seals = {entry.owner: Seal(entry.owner, point.owner) for entry, point in points}
         for entry, point, variants in loaded:
             function = point.function
             compiled = CompiledEntry(
@@ -248,12 +249,12 @@ class _Loader:
                 Binder(entry.name, entry.parameters, takes_any=entry.takes_any),
                 variants,
                 python=function if self._has_python(model.module(entry.component)) else None,
-                seal=seals[entry.component],
+                seal=seals[entry.owner],
                 on_uncovered=self.on_uncovered,
             )
             point.replace(compiled)
             self.loaded.entries[entry.name] = compiled.counts
-        return set(seals)
+        return {entry.component for entry, _ in points}
 
     def _has_python(self, module: nn.Module) -> bool:
         held = (*module.parameters(), *module.buffers())

@@ -75,6 +75,33 @@ def test_where_any_size_may_be_symbolic_one_part_serves_all(build):
     assert sizes == ["hidden_states: float32[1..4, 64, 16..24, 16]"]
 
 
+def test_a_size_that_the_pipeline_does_not_know_is_refused_at_its_place(build):
+    recipe = recipe_of(SIZES.replace("KIND", "fixed").replace("height: 96", "hieght: 96"))
+    with pytest.raises(ck.RecipeError) as caught:
+        build(recipe)
+    lines = [str(problem).partition(":")[2] for problem in caught.value.problems]
+    assert lines == [
+        f"5:{column}: shapes[{index}].hieght: StableDiffusionPipeline takes no such argument. "
+        'Did you mean "height"?'
+        for index, column in ((1, 31), (2, 56))
+    ]
+
+
+def test_a_plain_module_takes_batches(build, tmp_path, load):
+    torch.manual_seed(0)
+    net, x = Twice().eval(), torch.randn(3, 8)
+    text = "shapes: [{batch: 1}, {batch: 6}]\nsteps: [{eager_export: {components: [model]}}]\n"
+    with pytest.raises(ck.RecipeError, match=r'shapes.0..height: a module has only "batch" here'):
+        build(recipe_of(text.replace("batch: 1", "height: 1")), Twice(), inputs={"x": x})
+    built = build(recipe_of(text), net, inputs={"x": x})
+    assert str(built.manifest.parts[0].signature) == "x: float32[1..6, 8], scale=1.0"
+    loaded = load(tmp_path / "made")
+    for batch in (1, 2, 6):
+        given = torch.randn(batch, 8)
+        with torch.no_grad():
+            assert torch.allclose(loaded(given)["sum"], net(given)["sum"], atol=1e-6)
+
+
 def test_a_part_for_one_size_takes_no_shapes(build):
     with pytest.raises(ck.StepError, match="a part serves calls of one size, and the recipe has"):
         build(recipe_of(SIZES.replace("KIND", "one")))
@@ -162,6 +189,33 @@ def test_the_samples_pictures_travel_in_the_bundle(build, tmp_path, exporter):
     pipeline = ck.load(tmp_path / "made", host=exporter, progress=False)
     again = run_sample(pipeline, ck.bundle_of(pipeline), {})
     assert np.array_equal(again.images, built.after.images)
+
+
+@pytest.mark.parametrize("kind", ["sd-img2img", pytest.param("sd-inpaint", marks=pytest.mark.full)])
+def test_encoders_and_both_ways_of_a_vae_are_compiled(kind, build, tmp_path, load):
+    rng = np.random.default_rng(0)
+    pictures = {"image": Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))}
+    if kind == "sd-inpaint":
+        mask = Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+        pictures |= {"mask_image": mask, "height": 64, "width": 64}
+    for name, picture in pictures.items():
+        if not isinstance(picture, int):
+            picture.save(tmp_path / f"{name}.png")
+    sample = {"prompt": "a cat", "strength": 0.75, "num_inference_steps": 4}
+    sample |= {n: v if isinstance(v, int) else f"{tmp_path}/{n}.png" for n, v in pictures.items()}
+    steps = "eager_export{components=[text_encoder, vae.encode, vae.decode]}"
+    build(ck.Recipe.from_steps(steps, sample=sample), tiny_pipeline(kind))
+    call = {**sample, **pictures, "output_type": "np"}
+    images = []
+    pipeline = load(tmp_path / "made")
+    for each in (pipeline, tiny_pipeline(kind)):
+        each.set_progress_bar_config(disable=True)
+        images.append(each(**call, generator=torch.Generator().manual_seed(1)).images)
+    assert abs(images[0] - images[1]).max() < 1e-4
+    counts = {name: each.compiled for name, each in ck.bundle_of(pipeline).counts().items()}
+    assert all(counts.values()), counts
+    components = {c.name: c.whole for c in ck.Manifest.read(tmp_path / "made").components}
+    assert components == {"unet": False, "vae": True, "text_encoder": True}
 
 
 class Twice(nn.Module):
