@@ -9,12 +9,12 @@ export HF_HUB_OFFLINE := 1
 .PHONY: help demo test test-all test-gpu lint format bench clean
 
 help:
-	@echo "make demo      apply a five-step recipe to a small model, and save the images"
+	@echo "make demo      apply a five-step recipe to a small model, build a bundle, run it"
 	@echo "make test      lint, types, and the tests (minutes)"
 	@echo "make test-all  the full matrices too (longer)"
 	@echo "make test-gpu  the tests that need a CUDA device"
 	@echo "make format    format the code"
-	@echo "make bench     measure, side by side, in one run"
+	@echo "make bench     measure, side by side, in one run (an hour)"
 
 # torch comes first and pinned: other packages would pull in another build of it.
 $(READY): pyproject.toml constraints.txt
@@ -47,6 +47,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python bench/plan_start.py
+	$(BIN)/python bench/bundle_size.py
+	$(BIN)/python bench/regional.py
+	$(BIN)/python bench/cold_start.py
 
 clean:
 	rm -rf $(VENV) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache

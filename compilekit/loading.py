@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,8 @@ def load_subject(plan: Plan, source: str | None = None) -> Any:
         names = [name for name, value in index.items() if _is_present(name, value)]
         check_components(plan, {*names, *wanted.components}, str(index.get("_class_name", place)))
     try:
-        return _loaded(place, wanted, is_pipeline=index is not None)
+        with no_progress_bars():
+            return _loaded(place, wanted, is_pipeline=index is not None)
     except CompilekitError:
         raise
     except Exception as error:
@@ -167,6 +169,23 @@ def _from_hub(place: str, wanted: ModelSource) -> Path:
         raise ModelError(
             f"{place} is neither a folder here nor a model that the hub gives: {reason}"
         ) from error
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without the bars of diffusers and transformers: compilekit shows what is going on."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: list[Any] = [diffusers_logging, transformers_logging]
+    shown = [each for each in libraries if each.is_progress_bar_enabled()]
+    for each in shown:
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each in shown:
+            each.enable_progress_bar()
 
 
 def _loaded(place: str, wanted: ModelSource, *, is_pipeline: bool) -> Any:

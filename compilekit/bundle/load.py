@@ -33,6 +33,7 @@ from compilekit.errors import (
     UsageError,
 )
 from compilekit.host import Host
+from compilekit.loading import no_progress_bars
 from compilekit.model import EntryPoint, Model
 from compilekit.progress import Progress
 from compilekit.steps import Device, PlannedStep, Purpose, StoredPart
@@ -199,7 +200,7 @@ class _Loader:
             raise BundleError(f"diffusers has no pipeline {self.manifest.class_name} here")
         kind: Any = found
         try:
-            with _no_progress_bar():
+            with no_progress_bars():
                 return kind.from_pretrained(
                     self.folder / PIPELINE, **modules, local_files_only=True
                 )
@@ -293,20 +294,6 @@ def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:
     if (found.component, found.method) != (entry.owner, entry.method):
         raise BundleError(f"entries: {entry.name} is not {entry.method} of {entry.owner}")
     return found
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Nothing large is read, so diffusers' bar would only flicker."""
-    from diffusers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

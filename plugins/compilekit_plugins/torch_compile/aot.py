@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def compile_program(
     # Without no_grad, freezing is ignored without a word.
     # torch leaves a note of the machine in its settings.
     leaves = torch._inductor.config.patch({"aot_inductor.metadata": {}})
-    with torch.no_grad(), leaves:
+    with torch.no_grad(), leaves, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch's own code, on its own code
         files: Any = torch._inductor.aot_compile(
             graph, inputs, {}, options={**settings, "aot_inductor.output_path": str(work)}
         )
