@@ -3,6 +3,7 @@
 from compilekit.api import Applied, apply, build, bundle_of, load
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.signature import Range
 from compilekit.errors import (
     BundleError,
     ClaimError,
@@ -71,6 +72,7 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "Problem",
+    "Range",
     "Recipe",
     "RecipeError",
     "Report",

@@ -156,6 +156,7 @@ def load(
 
     return run(
         folder,
+        manifest,
         host=host or load_host(),
         device=_device(device or manifest.device),
         on_mismatch=on_mismatch,

@@ -95,9 +95,9 @@ def fingerprint(device: str) -> dict[str, str]:
     }
     for name in ("diffusers", "transformers"):
         found[name] = installed_version(name) or ""
-    if device == "cuda" and torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        found["gpu"] = torch.cuda.get_device_name()
+    if device.startswith("cuda") and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(device)
+        found["gpu"] = torch.cuda.get_device_name(device)
         found["sm"] = f"{major}.{minor}"
         found["cuda"] = str(torch.version.cuda or torch.version.hip)
         found["driver"] = _driver()

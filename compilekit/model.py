@@ -70,6 +70,16 @@ class EntryPoint:
         else:
             setattr(self.owner, self.method, OffloadLayer(function, self.owner))
 
+    def put_back(self, python: Callable[..., Any]) -> None:
+        """Put the Python function back that `replace` took away."""
+        outer = vars(self.owner).get(self._slot)
+        if isinstance(outer, Layer):
+            outer.put_beneath(python)
+        elif self._slot == "forward" and getattr(python, "__self__", None) is self.owner:
+            vars(self.owner).pop("forward", None)
+        else:
+            self.replace(python)
+
     @contextlib.contextmanager
     def standing_in(self, function: Callable[..., Any]) -> Iterator[None]:
         """Put another callable in its place for a while, beneath offload hooks and layers."""

@@ -31,9 +31,13 @@ def guard_saving(
         if reason is None:
             continue
         unfit[name] = reason
-        _refuse(module, name, reason)
+        why = (
+            f"{name} cannot be saved so that diffusers would load it alike: {reason}. Save before "
+            "you apply the recipe, and apply it again after loading; or leave the step out"
+        )
+        refuse(module, why)
         if model.is_pipeline:
-            _refuse(model.subject, name, reason)
+            refuse(model.subject, why)
     return unfit
 
 
@@ -49,24 +53,20 @@ def _renamed(steps: Sequence[PlannedStep], component: str) -> str | None:
     return culprit
 
 
-def _refuse(owner: Any, component: str, reason: str) -> None:
+def refuse(owner: Any, why: str) -> None:
+    """Make saving raise, with the reason."""
     for name in SAVERS:
         if callable(getattr(owner, name, None)):
             # An instance attribute: the class, and other instances of it, still save.
-            setattr(owner, name, Refusal(component, reason))
+            setattr(owner, name, Refusal(why))
 
 
 @dataclass(frozen=True)
 class Refusal:
     """Stands in for `save_pretrained`. A class of its own, so that owners can be pickled."""
 
-    component: str
-    reason: str
+    why: str
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
         """Say why saving would go wrong."""
-        raise SaveError(
-            f"{self.component} cannot be saved so that diffusers would load it alike: "
-            f"{self.reason}. Save before you apply the recipe, and apply it again after loading; "
-            "or leave the step out"
-        )
+        raise SaveError(self.why)

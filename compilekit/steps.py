@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import torch
 
+    from compilekit.bundle.signature import Range
     from compilekit.errors import Location
 
 Device = Literal["cpu", "cuda", "hpu", "neuron", "mps", "xpu"]
@@ -261,14 +262,15 @@ class StoredPart:
     constants: the tensors to read, by the names that `export` gave them, on the device. They
         stay alive and where they are for as long as the part is in use.
     details: what `export` left for it.
+    device: where it runs, with its index.
 
     >>> import compilekit as ck
-    >>> from pathlib import Path
-    >>> ck.StoredPart(folder=Path("parts/unet/1"), constants={}, details={}).folder.name
-    '1'
+    >>> ck.StoredPart.__name__
+    'StoredPart'
     """
 
     folder: Path
+    device: torch.device
     constants: Mapping[str, torch.Tensor]
     details: Mapping[str, Any]
 
@@ -297,5 +299,9 @@ class ExportContext(StepContext, Protocol):
         """The tensors of a call of this signature, fresh, in the order that `flat` takes them."""
 
     @property
-    def symbols(self) -> tuple[Mapping[int, tuple[int, int]], ...]:
-        """For each input its symbolic dimensions, with the least and largest size of each."""
+    def symbols(self) -> tuple[Mapping[int, Range], ...]:
+        """For each input its symbolic dimensions: `least` and `most` size, `symbol` and `times`.
+
+        Sizes of one symbol go together: each is `times` its value. Sizes of different symbols are
+        independent, and the code must take every combination of them.
+        """

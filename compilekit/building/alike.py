@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
 
-from compilekit.bundle.calls import SCALARS
+import torch
+from torch import nn
+
+from compilekit.bundle.calls import SCALARS, TRUSTED
 from compilekit.bundle.constants import held_by
+from compilekit.bundle.seal import hooks_of
 from compilekit.bundle.signature import Signature
 from compilekit.model import EntryPoint
 
-if TYPE_CHECKING:
-    from torch import nn
+OWN = frozenset({*vars(nn.Module()), "extra_repr"})
+"""What every module has: weights and parts, which are compared elsewhere, hooks, its looks."""
+
+DEPTH = 4
 
 
 def likeness(entry: EntryPoint) -> str:
@@ -29,22 +37,42 @@ def part_name(likeness_: str, step: int, signature: Signature) -> str:
 def _structure(module: nn.Module) -> list[Any]:
     """Classes and plain settings of a module and all that is in it."""
     return [
-        [name, f"{type(each).__module__}.{type(each).__qualname__}", _settings(each)]
+        [
+            name,
+            f"{type(each).__module__}.{type(each).__qualname__}",
+            _settings(each),
+            each.training,
+            [id(hook) for hook in hooks_of(each)],
+        ]
         for name, each in module.named_modules()
     ]
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        if isinstance(value, SCALARS):
-            found[name] = value
-        elif isinstance(value, tuple | list) and all(isinstance(v, SCALARS) for v in value):
-            found[name] = list(value)
-        elif name == "processor" or (callable(value) and not name.startswith("_")):
-            kind = type(value)
-            found[name] = getattr(value, "__qualname__", f"{kind.__module__}.{kind.__qualname__}")
-    return found
+    own = {name: value for name, value in vars(module).items() if name not in OWN}
+    return {name: _plain(value) for name, value in own.items()}
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as something that can be compared; what cannot is unlike everything else."""
+    if isinstance(value, (*SCALARS, torch.dtype, torch.device)):
+        return f"{value!r}"
+    if isinstance(value, torch.Tensor | nn.Module):
+        return "a tensor or module, compared elsewhere"
+    if isinstance(value, type) or getattr(value, "__qualname__", "").isidentifier():
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, MethodType) and hasattr(value.__func__, "__qualname__"):
+        return f"{value.__func__.__module__}.{value.__func__.__qualname__}"
+    if depth == DEPTH:
+        return f"unlike {id(value)}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in value]
+    if type(value).__module__.split(".")[0] in TRUSTED and hasattr(value, "__dict__"):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return [kind, _plain(vars(value), depth + 1)]
+    return f"unlike {id(value)}"
 
 
 def _digest(value: Any) -> str:

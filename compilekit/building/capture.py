@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from compilekit.bundle.calls import Binder, key_of, leaves, parameters_of
+from compilekit.bundle.calls import Binder, key_of, leaves, parameters_of, with_leaves
 from compilekit.errors import CompilekitError, ModelError
 from compilekit.model import EntryPoint, Model
 
@@ -52,7 +52,7 @@ def settings(
             batch = arguments.pop(BATCH, None)
             if batch is not None:
                 arguments = _batched(arguments, int(batch))
-            found.append(_one_step(arguments))
+            found.append(one_step(arguments))
     return [found[0], *(each for i, each in enumerate(found[1:]) if each not in found[1 : i + 1])]
 
 
@@ -75,10 +75,14 @@ def unknown_shapes(
 
 
 def resized(inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    """The inputs of a plain module for another number of entries: repeated, or fewer."""
+    """The inputs of a plain module for another number of entries: repeated, or fewer.
+
+    The first input has one row for each entry; so have those of the same length.
+    """
+    rows = next((v.shape[0] for v in inputs.values() if getattr(v, "ndim", 0)), 0)
 
     def one(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or not value.dim():
+        if not isinstance(value, torch.Tensor) or not value.dim() or value.shape[0] != rows:
             return value
         indices = torch.arange(batch, device=value.device) % value.shape[0]
         return value.index_select(0, indices)
@@ -108,7 +112,8 @@ def _batched(arguments: Mapping[str, Any], batch: int) -> dict[str, Any]:
     return result
 
 
-def _one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same call in as few steps as can be."""
     result = dict(arguments)
     # With a strength of a half, one step of two is taken.
     strength = result.get("strength", 1)
@@ -151,21 +156,19 @@ def _keeper(entry: EntryPoint, kept: dict[object, Captured]) -> Callable[..., An
     def keep(*args: Any, **kwargs: Any) -> Any:
         arguments = binder.bind(args, kwargs)
         found = leaves(arguments)
-        kept.setdefault(key_of(found), Captured(entry, _copied(arguments)))
+        key = key_of(found)
+        if key not in kept:
+            kept[key] = Captured(entry, with_leaves(arguments, _copied))
         return function(*args, **kwargs)
 
     return keep
 
 
-def _copied(value: Any) -> Any:
-    """Nested containers with copies of their tensors: what is passed may be written to later."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone(memory_format=torch.preserve_format)
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
+def _copied(_: str, leaf: Any) -> Any:
+    """What is passed may be written to later."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach().clone(memory_format=torch.preserve_format)
+    return leaf
 
 
 def _shown(arguments: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,15 @@ from compilekit.building.capture import Captured, capture
 from compilekit.building.flat import Flat, inputs_of
 from compilekit.building.signatures import Wanted, apart, wanted, widened
 from compilekit.bundle import manifest
-from compilekit.bundle.calls import Binder, leaves, named, parameters_of, template, tensors_in
+from compilekit.bundle.calls import (
+    Binder,
+    dense,
+    leaves,
+    named,
+    order_of,
+    parameters_of,
+    template,
+)
 from compilekit.bundle.constants import held_by, identity, is_quantised
 from compilekit.bundle.entry import CompiledEntry, Variant, variant_of
 from compilekit.bundle.signature import RETURN_DICT, Range, Signature
@@ -34,14 +42,14 @@ ROUGH = 0.1
 """How far compiled code may be from eager code where both round to 16 bits or less."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportContext(Context):
     """What `export` may ask for: `compilekit.steps.ExportContext`, implemented."""
 
-    entry: str = ""
-    flat: torch.nn.Module = field(default_factory=torch.nn.Identity)
-    inputs: tuple[torch.Tensor, ...] = ()
-    symbols: tuple[Mapping[int, tuple[int, int]], ...] = ()
+    entry: str
+    flat: torch.nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    symbols: tuple[Mapping[int, Range], ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Compiled:
     """A compiled entry point and its parts."""
 
     entry: EntryPoint
+    python: Callable[..., Any]
     component: str
     parameters: tuple[manifest.Parameter, ...]
     takes_any: bool
@@ -85,6 +94,7 @@ class Exporter:
         self.host = host
         self.folder = folder
         self.sizes = sizes
+        self.by_region = False
         self._made: dict[tuple[str, Signature], list[Made]] = {}
 
     def run(
@@ -96,13 +106,16 @@ class Exporter:
         self.context.progress("capturing calls")
         calls = capture(entries, runs, sample)
         done: list[Compiled] = []
-        for number, entry in enumerate(entries, 1):
-            if not calls[entry.name]:
-                raise StepError(
-                    f"{self.step.key}: {entry.name}: the sample never calls it, so there is "
-                    "nothing to compile; of a VAE, name `vae.decode` or `vae.encode`"
-                )
-            self.context.progress(f"compiling {entry.name} ({number} of {len(entries)})")
+        called = [entry for entry in entries if calls[entry.name]]
+        # Of many blocks some may have no call: those of the half of a VAE that is not used, say.
+        if not called or (len(called) < len(entries) and not self.by_region):
+            idle = next(entry.name for entry in entries if not calls[entry.name])
+            raise StepError(
+                f"{self.step.key}: {idle}: the sample never calls it, so there is nothing to "
+                "compile; of a VAE, name `vae.decode` or `vae.encode`"
+            )
+        for number, entry in enumerate(called, 1):
+            self.context.progress(f"compiling {entry.name} ({number} of {len(called)})")
             done.append(self._compile(entry, calls[entry.name]))
         # Only now: a block inside another must be captured and exported as Python.
         for each in done:
@@ -111,9 +124,8 @@ class Exporter:
 
     def _entries(self) -> list[EntryPoint]:
         names = self.host.regions(self.step, self.model, self.context)
-        if names is None:
-            names = list(self.context.components)
-        return [self.model.entry_point(name) for name in names]
+        self.by_region = names is not None
+        return [self.model.entry_point(name) for name in names or self.context.components]
 
     def _compile(self, entry: EntryPoint, calls: Sequence[Captured]) -> Compiled:
         calls = [widened(call, _runner_of(entry)) for call in calls]
@@ -129,28 +141,29 @@ class Exporter:
             )
         parts = [made for group in groups for made in self._parts(group)]
         component = entry.name.split(".")[0]
-        return Compiled(entry, component, parameters, takes_any, tuple(parts))
+        return Compiled(entry, entry.function, component, parameters, takes_any, tuple(parts))
 
     def _parts(self, group: Wanted) -> list[Made]:
+        """The parts that serve a group of calls: those of a like entry point, or new ones."""
         alike = likeness(group.example.entry)
         known = self._made.get((alike, group.signature))
         if known is None:
-            known = self._exported(group, alike)
+            try:
+                known = [self._export(group, alike)]
+            except (SymbolicShapeError, VerificationError) as error:
+                if not _is_symbolic(group.signature):
+                    raise
+                self.context.progress(f"fixed sizes: {error}")
+                known = [made for each in apart(group) for made in self._parts(each)]
             self._made[alike, group.signature] = known
+        for made in known:
+            self._verify(group.example.entry, made, group)
         return known
-
-    def _exported(self, group: Wanted, alike: str) -> list[Made]:
-        try:
-            return [self._export(group, alike)]
-        except SymbolicShapeError as error:
-            self.context.progress(f"fixed sizes: {error}")
-            return [self._export(each, alike) for each in apart(group)]
 
     def _export(self, group: Wanted, alike: str) -> Made:
         call, signature = group.example, group.signature
         entry = call.entry
-        name = entry.name.split(".")[0] if "." in entry.name else entry.name
-        where = f"parts/{name}/{part_name(alike, self.position, signature)}"
+        where = f"parts/{entry.name.split('.')[0]}/{part_name(alike, self.position, signature)}"
         destination = self.folder / where
         destination.mkdir(parents=True)
         context = ExportContext(
@@ -163,22 +176,29 @@ class Exporter:
         try:
             with torch.no_grad():
                 part = self.host.export(self.step, self.model, destination, context)
-        except SymbolicShapeError:
-            _empty(destination)
+            made = self._made_of(entry, part, where, group, context)
+            self._verify(entry, made, group)
+        except (SymbolicShapeError, VerificationError):
+            shutil.rmtree(destination)
             raise
+        return made
+
+    def _made_of(
+        self, entry: EntryPoint, part: Part, where: str, group: Wanted, context: ExportContext
+    ) -> Made:
+        _refuse_gaps(self.step, entry, part)
         constants, extra = _sources(entry, part, where)
         row = manifest.Part(
             folder=where,
             step=self.position,
-            signature=signature,
+            signature=group.signature,
             constants=constants,
             details=dict(part.details),
-            **_outputs(call),
+            **_outputs(group.example),
         )
-        device = next((t.device for t in context.inputs if t.device.type != "cpu"), CPU)
-        made = Made(row, part, extra, device)
-        self._verify(entry, made, group)
-        return made
+        tensors = (*context.inputs, *entry.owner.parameters(), *part.constants.values())
+        device = next((t.device for t in tensors if t.device.type != "cpu"), CPU)
+        return Made(row, part, extra, device)
 
     def load(self, entry: EntryPoint, made: Made) -> Variant:
         """Load a part for an entry point, with that one's own tensors."""
@@ -190,7 +210,9 @@ class Exporter:
             for name, source in made.row.constants.items()
         }
         folder = self.folder / made.row.folder
-        stored = StoredPart(folder=folder, constants=constants, details=made.row.details)
+        stored = StoredPart(
+            folder=folder, device=made.device, constants=constants, details=made.row.details
+        )
         run = self.host.load_compiled(self.step.name, self.step.key, stored, self.context)
         return variant_of(made.row, run, made.device)
 
@@ -203,11 +225,15 @@ class Exporter:
         )
         limit = self.step.budget if exact else max(self.step.budget, ROUGH)
         for call in group.calls:
-            found = leaves(call.arguments)
-            fault = variant.signature.misfit(named(found))
-            assert not fault, fault  # noqa: S101 - the signature was made of these calls
+            if variant.signature.misfit(named(leaves(call.arguments))):
+                continue  # another part of the group serves it
             with torch.no_grad():
-                expected = tensors_in(_runner_of(entry)(call.arguments))
+                expected: list[torch.Tensor] = []
+                output = template(_runner_of(entry)(call.arguments), expected)
+                if output not in (made.row.output, made.row.as_tuple):
+                    raise SymbolicShapeError(
+                        f"{self.step.key}: {entry.name}: the form of its result depends on sizes"
+                    )
                 actual = variant.run([*inputs_of(call)])
             if len(actual) != len(expected):
                 raise VerificationError(
@@ -228,7 +254,7 @@ class Exporter:
         entry = compiled.entry
         binder = Binder(entry.name, compiled.parameters, takes_any=compiled.takes_any)
         variants = [self.load(entry, made) for made in compiled.parts]
-        entry.replace(CompiledEntry(entry.name, binder, variants, python=None))
+        entry.replace(CompiledEntry(entry.name, binder, variants, python=compiled.python))
 
     def _result(self, done: Sequence[Compiled], seconds: float) -> StepResult:
         matched: dict[str, list[str]] = defaultdict(list)
@@ -250,6 +276,20 @@ def _runner_of(entry: EntryPoint) -> Callable[[Mapping[str, Any]], Any]:
     return lambda arguments: function(**arguments)
 
 
+def _is_symbolic(signature: Signature) -> bool:
+    return any(isinstance(size, Range) for tensor in signature.tensors for size in tensor.shape)
+
+
+def _refuse_gaps(step: PlannedStep, entry: EntryPoint, part: Part) -> None:
+    """Code has the strides of its constants built in, and a bundle stores tensors without gaps."""
+    for name, tensor in part.constants.items():
+        if tensor.stride() != dense(tensor.shape, order_of(tensor)) and tensor.numel() > 1:
+            raise StepError(
+                f"{step.key}: {entry.name}: its constant {name} has gaps in memory; make it "
+                "contiguous before the build"
+            )
+
+
 def _refuse_objects(step: PlannedStep, call: Captured) -> None:
     for path, leaf in named(leaves(call.arguments)).items():
         value = leaves(call.arguments)[path]
@@ -260,12 +300,8 @@ def _refuse_objects(step: PlannedStep, call: Captured) -> None:
             )
 
 
-def _symbols(shape: Sequence[int | Range]) -> dict[int, tuple[int, int]]:
-    return {
-        dimension: (size.least, size.most)
-        for dimension, size in enumerate(shape)
-        if isinstance(size, Range)
-    }
+def _symbols(shape: Sequence[int | Range]) -> dict[int, Range]:
+    return {dimension: size for dimension, size in enumerate(shape) if isinstance(size, Range)}
 
 
 def _sources(
@@ -304,7 +340,7 @@ def _outputs(call: Captured) -> dict[str, Any]:
                 # The user never made this call: a class of result may be deprecated, say.
                 warnings.simplefilter("ignore")
                 outputs = {value: result(**{RETURN_DICT: value}) for value in (True, False, None)}
-        except TypeError:  # it takes other keywords, and not this one
+        except (TypeError, ValueError):  # it takes other keywords, and not this one
             return {"output": asked}
     # Compiled code gives the tensors of the captured call, and no others.
     as_dict, as_tuple = (outputs[v][0] if outputs[v][1] == count else None for v in (True, False))
@@ -313,7 +349,3 @@ def _outputs(call: Captured) -> dict[str, Any]:
         "as_tuple": as_tuple,
         "none_is_dict": outputs[None][0] == outputs[True][0],
     }
-
-
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from compilekit.building.capture import Captured
-from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in
+from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in, with_leaves
 
 
 class Flat(nn.Module):
@@ -30,21 +29,13 @@ class Flat(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Make the call, and flatten its result."""
-        return tuple(tensors_in(self._function(**self._filled(self._arguments, "", tensors))))
 
-    def _filled(self, value: Any, path: str, tensors: tuple[torch.Tensor, ...]) -> Any:
-        if path in self._places:
-            return tensors[self._places[path]]
-        if isinstance(value, Mapping):
-            return {
-                key: self._filled(item, f"{path}.{key}" if path else str(key), tensors)
-                for key, item in value.items()
-            }
-        if type(value) in (list, tuple):
-            return type(value)(
-                self._filled(item, f"{path}.{index}", tensors) for index, item in enumerate(value)
-            )
-        return None if isinstance(value, torch.Generator) else value
+        def filled(path: str, leaf: Any) -> Any:
+            if path in self._places:
+                return tensors[self._places[path]]
+            return None if isinstance(leaf, torch.Generator) else leaf
+
+        return tuple(tensors_in(self._function(**with_leaves(self._arguments, filled))))
 
 
 def inputs_of(call: Captured) -> tuple[torch.Tensor, ...]:

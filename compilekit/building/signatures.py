@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from compilekit.building.capture import Captured
-from compilekit.bundle.calls import leaves, signature_of, tensors_in
+from compilekit.bundle.calls import leaves, signature_of, tensors_in, with_leaves
 from compilekit.bundle.signature import INTEGERS, Range, Signature, TensorArgument
 from compilekit.steps import Sizes
 
@@ -103,7 +103,10 @@ def widened(call: Captured, run: Any) -> Captured:
     ]
     if not small:
         return call
-    arguments = _replaced(call.arguments, "", dict.fromkeys(small, torch.float32))
+    wide = set(small)
+    arguments = with_leaves(
+        call.arguments, lambda path, leaf: leaf.float() if path in wide else leaf
+    )
     with torch.no_grad():
         before = tensors_in(run(call.arguments))
         try:
@@ -115,18 +118,3 @@ def widened(call: Captured, run: Any) -> Captured:
         for one, other in zip(before, after, strict=True)
     )
     return Captured(call.entry, arguments) if same else call
-
-
-def _replaced(value: Any, path: str, dtypes: Mapping[str, torch.dtype]) -> Any:
-    if path in dtypes:
-        return value.to(dtypes[path])
-    if isinstance(value, Mapping):
-        return {
-            key: _replaced(item, f"{path}.{key}" if path else str(key), dtypes)
-            for key, item in value.items()
-        }
-    if type(value) in (list, tuple):
-        return type(value)(
-            _replaced(item, f"{path}.{index}", dtypes) for index, item in enumerate(value)
-        )
-    return value

@@ -21,14 +21,13 @@ from compilekit.engine import Outcome
 from compilekit.errors import CompilekitError, ModelError, StepError
 from compilekit.host import Host
 from compilekit.measure.compare import compare
-from compilekit.model import METHODS, EntryPoint, Model, float_dtype
+from compilekit.model import METHODS, Model, float_dtype
 from compilekit.plan import Plan
-from compilekit.recording import Call, seeded
+from compilekit.recording import Call, run_call
 from compilekit.reference import Outputs, outputs_of
 from compilekit.steps import PlannedStep
 
 SAMPLE = "sample"
-REPLAY = "replay.safetensors"
 
 
 def check_subject(model: Model) -> None:
@@ -36,6 +35,13 @@ def check_subject(model: Model) -> None:
     if not model.is_pipeline:
         return
     import diffusers
+
+    for name, module in model.modules.items():
+        if home_of(module) is None:
+            raise ModelError(
+                f"{name}: {type(module).__name__} is no class of {' or '.join(TRUSTED)}, so the "
+                "pipeline could not be loaded without your code"
+            )
 
     kind = type(model.subject)
     if getattr(diffusers, kind.__name__, None) is not kind:
@@ -63,7 +69,7 @@ class Writer:
         remembered: Mapping[int, Mapping[str, Any]],
         calls: Mapping[str, Sequence[tuple[Call, Outputs]]],
     ) -> manifest.Manifest:
-        """Write everything; the manifest comes last, so that a part of a bundle is none."""
+        """Write everything but the manifest, which comes when all was checked; gives it."""
         components = [self._component(name, each) for name, each in self.model.modules.items()]
         if self.model.is_pipeline:
             self._pipeline()
@@ -90,16 +96,15 @@ class Writer:
             replay=tuple(replay),
             files=tuple(listed(self.folder)),
         )
-        text = made.to_json()
-        (self.folder / manifest.NAME).write_text(text, encoding="utf-8")
         # Whoever loads it checks more than was checked while it was put together.
-        return manifest.Manifest.parse(text.encode())
+        return manifest.Manifest.parse(made.to_json().encode())
 
     def _component(self, name: str, module: nn.Module) -> manifest.Component:
         home = home_of(module)
         mine = [each for each in self.compiled if each.component == name]
-        whole = _is_whole(module, {each.entry.name for each in mine}, name)
-        if home is None and not whole:
+        names = {each.entry.name for each in mine}
+        whole = _is_whole(module, names, name)
+        if home is None and name not in names:
             raise ModelError(
                 f"{name}: {type(module).__name__} is no class of {' or '.join(TRUSTED)}, so its "
                 "Python code would not be where the bundle is loaded; compile it whole"
@@ -136,7 +141,7 @@ class Writer:
             name=name,
             library=library,
             class_name=class_name,
-            whole=whole,
+            whole=whole or home is None,
             constants=path,
             tensors=tuple(rows),
         )
@@ -200,7 +205,7 @@ class Writer:
                 if row is not None:
                     rows.append(row)
         if rows:
-            constants.save(tensors, self.folder / REPLAY)
+            constants.save(tensors, self.folder / manifest.REPLAY)
         return rows
 
     def _replay_row(
@@ -220,17 +225,11 @@ class Writer:
             return None  # an argument that no file can hold
         tensors |= {f"{number}.in.{i}": tensor.contiguous() for i, tensor in enumerate(found)}
         tensors |= {f"{number}.out.{i}": t.contiguous() for i, (_, t) in enumerate(reference)}
-        actual = outputs_of(_run(entry, call))
+        actual = outputs_of(run_call(entry, call))
         error = compare([t for _, t in actual], [t for _, t in reference]).relative_l2
         return manifest.Replay(
             entry=name, seed=call.index, arguments=arguments, outputs=len(reference), error=error
         )
-
-
-def _run(entry: EntryPoint, call: Call) -> Any:
-    args, kwargs = call.inputs(float_dtype(entry.owner))
-    with torch.no_grad(), seeded(call):
-        return entry(*args, **kwargs)
 
 
 def _plain(value: Any) -> Any:

@@ -5,43 +5,62 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from compilekit.bundle.manifest import Output, Parameter
 from compilekit.bundle.signature import Constant, Seen, Signature, TensorArgument
-from compilekit.errors import BundleError, StepError
+from compilekit.errors import BundleError, StepError, SymbolicShapeError
 
 SCALARS = (bool, int, float, str, type(None))
+CONTAINERS: dict[type, type] = {
+    dict: dict,
+    OrderedDict: dict,
+    list: list,
+    tuple: tuple,
+    torch.Size: tuple,
+}
+"""What is looked into, and what it counts as."""
 TRUSTED = ("diffusers", "transformers")
 """Packages whose classes a bundle may name: what it names is imported."""
 
 
 def leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of a call by path; empty containers count as leaves."""
-    return dict(_leaves(arguments, ""))
+    found: dict[str, Any] = {}
+    with_leaves(arguments, found.setdefault)
+    return found
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    children: list[tuple[Any, Any]] = []
-    if isinstance(value, Mapping):
-        children = list(value.items())
-    elif isinstance(value, list | tuple):
-        children = list(enumerate(value))
-    if not children:
-        yield path, value
-        return
-    for key, child in children:
-        yield from _leaves(child, f"{path}.{key}" if path else str(key))
+def with_leaves(value: Any, replace: Callable[[str, Any], Any], path: str = "") -> Any:
+    """A copy of nested dicts, lists and tuples in which each leaf is what `replace` gives for it.
+
+    Containers of other classes are leaves: who knows what else they are.
+    """
+    kind = type(value)
+    if kind not in CONTAINERS or not value:
+        return replace(path, value)
+    items = value.items() if CONTAINERS[kind] is dict else enumerate(value)
+    made = [
+        (key, with_leaves(child, replace, f"{path}.{key}" if path else str(key)))
+        for key, child in items
+    ]
+    return dict(made) if CONTAINERS[kind] is dict else CONTAINERS[kind](v for _, v in made)
+
+
+def is_plain(leaf: Any) -> bool:
+    """Whether it is a tensor that compiled code can read by its address."""
+    return type(leaf) in (torch.Tensor, torch.nn.Parameter) and leaf.layout is torch.strided
 
 
 def key_of(found: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides which part serves a call, quick to make and to compare."""
     key: list[Any] = []
     for path, leaf in found.items():
-        if isinstance(leaf, torch.Tensor):
+        if is_plain(leaf):
             key.append((path, leaf.shape, leaf.dtype, leaf.device))
         elif isinstance(leaf, SCALARS):
             key.append((path, type(leaf), leaf))
@@ -52,13 +71,12 @@ def key_of(found: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def described(leaf: Any) -> Seen | Constant | None:
     """A leaf as signatures compare it; None for what they cannot."""
-    if isinstance(leaf, torch.Tensor):
+    if is_plain(leaf):
         return Seen(name_of(leaf.dtype), tuple(leaf.shape), leaf.device.type)
     if isinstance(leaf, SCALARS):
         return Constant(path="", value=leaf)
-    for kind in ("dict", "list", "tuple"):
-        if type(leaf).__name__ == kind:
-            return Constant(path="", empty=kind)
+    if type(leaf) in CONTAINERS:
+        return Constant(path="", empty=CONTAINERS[type(leaf)].__name__)  # type: ignore[arg-type]
     return None
 
 
@@ -141,10 +159,11 @@ def parameters_of(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], 
         if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
             takes_any = takes_any or each.kind is each.VAR_KEYWORD
             continue
+        required = each.default is each.empty
+        # A default that is no plain value is left to the function: the argument stays out.
         plain = isinstance(each.default, SCALARS)
-        required = each.default is each.empty or not plain
-        default = None if required else each.default
-        result.append(Parameter(name=name, required=required, default=default))
+        default = each.default if plain and not required else None
+        result.append(Parameter(name=name, required=required, default=default, plain=plain))
     return tuple(result), takes_any
 
 
@@ -155,7 +174,7 @@ class Binder:
         self._name = name
         self._names = [parameter.name for parameter in parameters]
         self._known = frozenset(self._names)
-        self._defaults = {p.name: p.default for p in parameters if not p.required}
+        self._defaults = {p.name: p.default for p in parameters if p.plain}
         self._required = [p.name for p in parameters if p.required]
         self._takes_any = takes_any
 
@@ -174,7 +193,8 @@ class Binder:
             if key not in named_:
                 raise TypeError(f"{self._name} needs the argument {key}")
         # In one order, whatever the caller's: the key of a call depends on it.
-        filled = {key: named_.get(key, self._defaults.get(key)) for key in self._names}
+        known = {**self._defaults, **named_}
+        filled = {key: known[key] for key in self._names if key in known}
         return filled | {key: named_[key] for key in sorted(named_.keys() - self._known)}
 
 
@@ -192,6 +212,8 @@ def template(output: Any, found: list[torch.Tensor]) -> Output:
         return Output(kind="tensor", index=len(found) - 1)
     if isinstance(output, SCALARS):
         return Output(kind="value", value=output)
+    if isinstance(output, torch.SymInt | torch.SymFloat | torch.SymBool):
+        raise SymbolicShapeError("its result holds a size")
     if type(output) in (tuple, list):
         items = tuple(template(item, found) for item in output)
         return Output(kind="tuple" if type(output) is tuple else "list", items=items)

@@ -78,12 +78,10 @@ def _tensor_faults(component: Component) -> Iterator[str]:
 
 
 def _constant_faults(entry: Entry, part: Part, component: Component) -> Iterator[str]:
-    prefix = entry.owner.removeprefix(component.name).lstrip(".")
     names = {tensor.name for tensor in component.tensors if tensor.key is not None}
     for name, source in part.constants.items():
-        kind, _, wanted = source.partition(":")
-        full = f"{prefix}.{wanted}" if prefix and kind == "tensor" else wanted
-        if kind not in ("tensor", "extra") or full not in names:
+        kind = source.partition(":")[0]
+        if kind not in ("tensor", "extra") or entry.tensor(source) not in names:
             yield f"parts: {part.folder}: constants.{name}: {entry.name} has no {source!r}"
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from compilekit.bundle import manifest
-from compilekit.bundle.calls import name_of, order_of
+from compilekit.bundle.calls import dense, laid_out, name_of, order_of
 from compilekit.errors import BundleError
 
 ALIGNMENT = 64
@@ -56,13 +57,17 @@ class Held:
 
 def row_of(name: str, kind: str, tensor: torch.Tensor, **more: Any) -> manifest.Tensor:
     """What the manifest says of a tensor."""
-    return manifest.Tensor(
-        name=name,
-        kind=kind,  # type: ignore[arg-type]
-        dtype=name_of(tensor.dtype),  # type: ignore[arg-type]  # it is checked
-        shape=tuple(tensor.shape),
-        **{"order": order_of(tensor), **more},
-    )
+    try:
+        return manifest.Tensor(
+            name=name,
+            kind=kind,  # type: ignore[arg-type]
+            dtype=name_of(tensor.dtype),  # type: ignore[arg-type]  # it is checked
+            shape=tuple(tensor.shape),
+            **{"order": order_of(tensor), **more},
+        )
+    except ValidationError as error:
+        what = f"{name_of(tensor.dtype)}{list(tensor.shape)}"
+        raise BundleError(f"{name} is {what}, which a bundle cannot hold: {error}") from error
 
 
 def held_by(module: nn.Module) -> list[Held]:
@@ -115,6 +120,17 @@ def identity(tensor: torch.Tensor) -> object:
     if not tensor.numel():
         return id(tensor)
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device
+
+
+def make_dense(module: nn.Module) -> None:
+    """Close gaps between a module's tensors in memory: compiled code has strides built in."""
+    for _, _, tensor, _ in _tensors(module):
+        if not is_quantised(tensor) and tensor.stride() != dense(tensor.shape, order_of(tensor)):
+            tensor.data = (
+                tensor.data.contiguous()
+                if 0 in tensor.stride()
+                else laid_out(tensor.data, order_of(tensor))
+            )
 
 
 def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

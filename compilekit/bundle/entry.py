@@ -54,10 +54,18 @@ class Variant:
 
     def misfit(self, found: Mapping[str, Any]) -> str:
         """Why it does not serve a call; empty if it does."""
-        fault = self.signature.misfit(named(found))
+        fault = self.signature.misfit(named(found)) or self._elsewhere(found)
         if not fault and self.rebuilder(found) is None:
             return f"{RETURN_DICT}={found[RETURN_DICT]} was not there when it was built"
         return fault
+
+    def _elsewhere(self, found: Mapping[str, Any]) -> str:
+        """Whether a tensor is on another device of the same kind."""
+        for tensor in self.signature.tensors:
+            here = getattr(found[tensor.path], "device", self.device)
+            if here.type == self.device.type and here != self.device and not tensor.is_small:
+                return f"{tensor.path} is on {here}, not on {self.device}"
+        return ""
 
 
 def variant_of(part: Part, run: Runner, device: torch.device) -> Variant:
@@ -77,7 +85,8 @@ class CompiledEntry:
         binder: Binder,
         variants: Sequence[Variant],
         *,
-        python: Callable[..., Any] | None,
+        python: Callable[..., Any],
+        has_python: bool = False,
         seal: Seal | None = None,
         on_uncovered: OnUncovered = "error",
     ) -> None:
@@ -85,7 +94,9 @@ class CompiledEntry:
         self._name = name
         self._binder = binder
         self._variants = list(variants)
-        self._python = python
+        self._has_python = has_python
+        # By this name whoever looks finds the Python function of what is compiled, as torch's own.
+        self._torchdynamo_orig_callable = python
         self._seal = seal
         self._on_uncovered = on_uncovered
         self._known: dict[tuple[Any, ...], Variant] = {}
@@ -119,9 +130,9 @@ class CompiledEntry:
     ) -> Any:
         reason = reasons[0]
         self.counts.uncovered[reason] = self.counts.uncovered.get(reason, 0) + 1
-        if self._on_uncovered == "eager" and self._python is not None:
+        if self._on_uncovered == "eager" and self._has_python:
             self.counts.eager += 1
-            return self._python(*args, **kwargs)
+            return self._torchdynamo_orig_callable(*args, **kwargs)
         covered = "\n".join(f"  {variant.signature}" for variant in self._variants)
         more = ""
         if self._on_uncovered == "eager":
@@ -141,6 +152,9 @@ def _ready(spec: TensorArgument, leaf: Any, device: torch.device) -> torch.Tenso
         if not isinstance(leaf, torch.Tensor):
             return torch.tensor(leaf, dtype=dtype, device=where)
         leaf = leaf.to(where, dtype, non_blocking=True)
+    if leaf.is_conj() or leaf.is_neg():
+        # Views of which only PyTorch's own code knows that values are to be turned round.
+        leaf = leaf.resolve_conj().resolve_neg()
     ready: torch.Tensor = laid_out(leaf, spec.order)
     if ready.device.type != "cpu" and ready.data_ptr() % ALIGNMENT:
         return ready.clone(memory_format=torch.preserve_format)

@@ -22,20 +22,20 @@ from compilekit.bundle.fingerprint import Difference, differences
 from compilekit.bundle.loaded import Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.placeholder import Placeholder
-from compilekit.bundle.seal import PipelineMoves, Seal, close
+from compilekit.bundle.seal import UNSEEN_OF_PIPELINES, PipelineMoves, Seal, close
 from compilekit.bundle.skeleton import Shell, bare, fill, tensors_of
 from compilekit.errors import (
     BundleError,
     CompilekitError,
     MachineError,
     MismatchError,
-    SaveError,
     UsageError,
 )
 from compilekit.host import Host
 from compilekit.loading import no_progress_bars
 from compilekit.model import EntryPoint, Model
 from compilekit.progress import Progress
+from compilekit.saving import refuse
 from compilekit.steps import Device, PlannedStep, Purpose, StoredPart
 
 OnMismatch = Literal["error", "eager"]
@@ -43,6 +43,7 @@ PIPELINE = "pipeline"
 
 
 _ATTRIBUTE = "_compilekit_bundle"
+NOTHING = torch.empty(0)
 
 
 def bundle_of(subject: Any) -> Loaded:
@@ -77,6 +78,7 @@ class LoadContext:
 
 def load(
     folder: Path,
+    manifest: Manifest,
     *,
     host: Host,
     device: torch.device,
@@ -86,14 +88,22 @@ def load(
     progress: Progress,
 ) -> Any:
     """Check a bundle, and make it ready."""
-    manifest = Manifest.read(folder)
+    _one_of("on_mismatch", on_mismatch, ("error", "eager"))
+    _one_of("on_uncovered", on_uncovered, ("error", "eager"))
+    _one_of("check", check, ("all", "code"))
     with progress.stage(f"checking {folder}"):
         check_files(folder, manifest, check)
     _check_device(manifest, device)
-    found = differences(manifest, environment.fingerprint(manifest.device), host)
+    found = differences(manifest, environment.fingerprint(str(device)), host)
     eager = _weighed(folder, manifest, found, on_mismatch)
     with progress.stage(f"loading {folder}"), torch.no_grad():
         return _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager).run()
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        choices = " or ".join(f'"{each}"' for each in known)
+        raise UsageError(f'{name}="{value}": say {choices}')
 
 
 def _check_device(manifest: Manifest, device: torch.device) -> None:
@@ -111,8 +121,6 @@ def _weighed(
     folder: Path, manifest: Manifest, found: list[Difference], on_mismatch: OnMismatch
 ) -> bool:
     """Whether to run eagerly; raises where the bundle does not fit and may not."""
-    if on_mismatch not in ("error", "eager"):
-        raise UsageError(f'on_mismatch="{on_mismatch}": say "error" or "eager"')
     fatal = [each for each in found if each.severity == "fatal"]
     for each in found:
         if each.severity == "warning":
@@ -161,28 +169,43 @@ class _Loader:
     def run(self) -> Any:
         modules = {each.name: self._bare(each) for each in self.manifest.components}
         subject = self._assembled(modules)
-        model = Model(subject, inputs={"": torch.empty(0)})
+        model = model_of(subject)
         needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
         self._again(model, "structure", needs_python)
         for component in self.manifest.components:
             found = tensors_of(component, self.folder, self.device)
             self.tensors[component.name] = found
             fill(modules[component.name], component, found, self.device)
-        sealed = set() if self.loaded.eager else self._install(model)
+        seals = [] if self.loaded.eager else self._install(model)
         self._again(model, "runtime", set(modules))
-        for name in sealed:
-            close(name, modules[name])
-        if sealed and model.is_pipeline:
-            close("this pipeline", subject)
-            subject.to = PipelineMoves(subject.to, [modules[name] for name in sealed])
-        _refuse_saving(subject, self.folder)
+        self._close(model)
         vars(subject)[_ATTRIBUTE] = self.loaded
+        for seal in seals:
+            seal.take()
         return subject
+
+    def _close(self, model: Model) -> None:
+        """Close what compiled code would not see, and saving, which would lose things."""
+        why = f"this came out of the bundle {self.folder}: copy that folder in place of saving"
+        modules, subject = model.modules, model.subject
+        for owner in (*modules.values(), subject):
+            refuse(owner, why)
+        if self.loaded.eager:
+            return
+        compiled = {entry.component for entry in self.manifest.entries}
+        for name in compiled:
+            close(name, modules[name])
+        if model.is_pipeline and compiled:
+            subject.to = PipelineMoves(subject.to, [modules[name] for name in compiled])
+            if compiled & set(getattr(subject, "_lora_loadable_modules", model.denoisers)):
+                close("this pipeline", subject, UNSEEN_OF_PIPELINES)
 
     def _bare(self, component: manifests.Component) -> nn.Module:
         if not component.library and (self.loaded.eager or not component.whole):
             raise MismatchError(f"{component.name}: there is no Python code in the bundle to run")
-        return bare(component, self.folder / PIPELINE / component.name)
+        entries = [entry for entry in self.manifest.entries if entry.owner == component.name]
+        methods = [entry.method for entry in entries if entry.method != "forward"]
+        return bare(component, self.folder / PIPELINE / component.name, methods)
 
     def _needs_python(self, component: manifests.Component) -> bool:
         """Whether its Python runs, so that its layers must be those that the steps made."""
@@ -212,11 +235,12 @@ class _Loader:
         for index, step in enumerate(self.manifest.steps):
             if step.again != kind:
                 continue
-            wanted = [n for n in step.components if n.split(".")[0] in components or n == "*"]
-            if not wanted:
+            everything = "*" in step.components
+            names = tuple(model.modules) if everything else step.components
+            named = tuple(name for name in names if name.split(".")[0] in components)
+            if not named:
                 continue
             planned = self._planned(index, step)
-            named = tuple(model.modules) if "*" in wanted else tuple(wanted)
             context = LoadContext(planned, named, self.manifest.device, step.remembered)
             self.host.optimize_model(planned, model, context)
 
@@ -236,7 +260,7 @@ class _Loader:
             budget=description.budget,
         )
 
-    def _install(self, model: Model) -> set[str]:
+    def _install(self, model: Model) -> list[Seal]:
         """Put compiled code where the Python functions were."""
         # All of them are looked up before the first is loaded: loading may run code.
         points = [(entry, entry_point(model, entry)) for entry in self.manifest.entries]
@@ -249,13 +273,14 @@ class _Loader:
                 entry.name,
                 Binder(entry.name, entry.parameters, takes_any=entry.takes_any),
                 variants,
-                python=function if self._has_python(model.module(entry.component)) else None,
+                python=function,
+                has_python=self._has_python(model.module(entry.component)),
                 seal=seals[entry.owner],
                 on_uncovered=self.on_uncovered,
             )
             point.replace(compiled)
             self.loaded.entries[entry.name] = compiled.counts
-        return {entry.component for entry, _ in points}
+        return list(seals.values())
 
     def _has_python(self, module: nn.Module) -> bool:
         held = (*module.parameters(), *module.buffers())
@@ -267,16 +292,12 @@ class _Loader:
 
     def _runner(self, entry: manifests.Entry, part: manifests.Part) -> Runner:
         found = self.tensors[entry.component]
-        prefix = entry.owner.removeprefix(entry.component).lstrip(".")
-        named: dict[str, torch.Tensor] = {}
-        for name, source in part.constants.items():
-            kind, _, wanted = source.partition(":")
-            named[name] = found[f"{prefix}.{wanted}" if prefix and kind == "tensor" else wanted]
         step = self.manifest.steps[part.step]
         planned = self._planned(part.step, step)
         stored = StoredPart(
             folder=self.folder / part.folder,
-            constants=named,
+            device=self.device,
+            constants={name: found[entry.tensor(c)] for name, c in part.constants.items()},
             details=dict(part.details),
         )
         context = LoadContext(planned, step.components, self.manifest.device)
@@ -300,22 +321,12 @@ def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:
 def _named(where: str) -> Iterator[None]:
     try:
         yield
+    except MachineError:
+        raise
     except CompilekitError as error:
         raise BundleError(f"{where}: {error}") from error
 
 
-def _refuse_saving(subject: Any, folder: Path) -> None:
-    for name in ("save_pretrained", "push_to_hub"):
-        if callable(getattr(subject, name, None)):
-            setattr(subject, name, _NoSaving(folder))
-
-
-@dataclass(frozen=True)
-class _NoSaving:
-    folder: Path
-
-    def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Say what to do in place of saving."""
-        raise SaveError(
-            f"this came out of the bundle {self.folder}: copy that folder in place of saving"
-        )
+def model_of(subject: Any) -> Model:
+    """A handle on what was loaded; a plain module is called by others, and needs no inputs."""
+    return Model(subject, inputs=None if not isinstance(subject, nn.Module) else {"": NOTHING})

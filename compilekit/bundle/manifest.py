@@ -28,6 +28,7 @@ from compilekit.steps import Device
 
 FORMAT = 1
 NAME = "manifest.json"
+REPLAY = "replay.safetensors"
 LIMIT = 64 * 1024 * 1024
 """The most bytes that a manifest is read with; the largest real ones have a few megabytes."""
 
@@ -47,7 +48,7 @@ def _inside(path: str) -> str:
 
 Inside = Annotated[str, AfterValidator(_inside)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Dotted = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+Dotted = Annotated[str, Field(pattern=r"^[^./\\\s]+(\.[^./\\\s]+)*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -136,10 +137,14 @@ class Part(Data):
 
 
 class Parameter(Data):
-    """A parameter of an entry point's Python function."""
+    """A parameter of an entry point's Python function.
+
+    plain: whether it has a default that the manifest can hold.
+    """
 
     name: str
     required: bool
+    plain: bool
     default: bool | int | float | str | None = None
 
 
@@ -153,6 +158,12 @@ class Entry(Data):
     parameters: tuple[Parameter, ...]
     takes_any: bool
     parts: Annotated[tuple[Inside, ...], Field(min_length=1)]
+
+    def tensor(self, source: str) -> str:
+        """The name in the component of a constant that a part reads."""
+        kind, _, name = source.partition(":")
+        prefix = self.owner.removeprefix(self.component).lstrip(".")
+        return f"{prefix}.{name}" if prefix and kind == "tensor" else name
 
 
 class Step(Data):

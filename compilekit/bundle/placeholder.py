@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from compilekit.errors import SealedError
 
@@ -37,8 +38,9 @@ class Placeholder(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        del types, kwargs
-        mine = next(each for each in args if isinstance(each, Placeholder))
+        del types
+        given = tree_leaves((args, kwargs or {}))
+        mine = next(each for each in given if isinstance(each, Placeholder))
         if function.overloadpacket in (torch.ops.aten.detach, torch.ops.aten.alias):
             return Placeholder.like(mine.shape, mine.dtype, mine.device, mine.reason)
         raise SealedError(f"this weight has no values to work on: {mine.reason}")

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compilekit.bundle import constants
-from compilekit.bundle.calls import Rebuilder
+from compilekit.bundle.verify import Recorded
 from compilekit.errors import BundleError, UsageError
 from compilekit.model import Model
 from compilekit.sample import opened
 
 if TYPE_CHECKING:
     from compilekit.bundle.loaded import Loaded
-
-REPLAY = "replay.safetensors"
 
 
 def run_sample(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
@@ -37,10 +34,6 @@ def _run_module(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
         raise UsageError("this bundle holds a plain module, whose inputs cannot be set here")
     if not loaded.manifest.replay:
         raise BundleError(f"{loaded.folder}: it holds no recorded call to run")
-    stored = constants.read(loaded.folder / REPLAY, torch.device("cpu"))
-    count = sum(name.startswith("0.in.") for name in stored)
-    device = torch.device(loaded.manifest.device)
-    tensors = [stored[f"0.in.{index}"].to(device) for index in range(count)]
-    args, kwargs = Rebuilder(loaded.manifest.replay[0].arguments)(tensors)
+    args, kwargs = Recorded(loaded.folder, loaded.manifest).arguments(0)
     with torch.no_grad():
         return subject(*args, **kwargs)

@@ -7,6 +7,7 @@ a parameter that is replaced, another dtype, a new attention processor or an ada
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import is_
 from typing import Any, NoReturn
 
 import torch
@@ -19,11 +20,11 @@ UNSEEN = (
     "add_adapter",
     "load_adapter",
     "load_lora_adapter",
-    "load_lora_weights",
-    "load_ip_adapter",
     "load_attn_procs",
     "set_adapter",
     "set_adapters",
+    "enable_lora",
+    "disable_lora",
     "fuse_lora",
     "unfuse_lora",
     "enable_lora_hotswap",
@@ -34,46 +35,82 @@ UNSEEN = (
     "set_use_memory_efficient_attention_xformers",
     "fuse_qkv_projections",
     "unfuse_qkv_projections",
+    "enable_freeu",
+    "disable_freeu",
+    "enable_tiling",
+    "enable_slicing",
+    "enable_cache",
+    "enable_forward_chunking",
     "compile_repeated_blocks",
 )
-"""Methods of components and pipelines whose effect compiled code would not see."""
+"""Methods of components whose effect compiled code would not see."""
 
+UNSEEN_OF_PIPELINES = ("load_lora_weights", "load_ip_adapter", "set_ip_adapter_scale")
+"""Methods of pipelines which fail, or half work, before they reach such a component."""
+
+PLAIN = (bool, int, float, str, type(None))
 ADVICE = "apply it before the bundle is built, and build again"
 
 
 class Seal:
-    """Knows how a component looked when it was loaded, and says what changed since."""
+    """Knows how a component looked when it was ready, and says what changed since."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self._name = name
         self._module = module
         self._slots: list[tuple[dict[str, Any], str, Any, int, torch.dtype | None, str]] = []
-        for path, each in module.named_modules():
+        self._looks: list[tuple[dict[str, Any], dict[str, Any], str]] = []
+        self._hooks: list[tuple[Any, int, str]] = []
+
+    def take(self) -> None:
+        """Note how everything looks now, when all that loading does is done."""
+        for path, each in self._module.named_modules():
             prefix = f"{path}." if path else ""
+            own = vars(each)
             for table in (each._parameters, each._buffers, each._modules):  # noqa: SLF001
                 for key, value in table.items():
                     self._slots.append((table, key, value, *_place(value), f"{prefix}{key}"))
-            if "processor" in vars(each):
-                own = vars(each)
-                self._slots.append(
-                    (own, "processor", own["processor"], 0, None, f"{prefix}processor")
-                )
+            for key, value in own.items():
+                if isinstance(value, torch.Tensor):
+                    self._slots.append((own, key, value, *_place(value), f"{prefix}{key}"))
+            self._looks.append((own, dict(own), prefix))
+            if path:  # hooks of the component itself run all the same
+                tables = (each._forward_pre_hooks, each._forward_hooks)  # noqa: SLF001
+                self._hooks += [(hooks, len(hooks), f"{prefix}forward") for hooks in tables]
 
     def check(self) -> None:
         """Raise if compiled code would not see what the module holds by now."""
         for table, key, value, place, dtype, path in self._slots:
             now = table.get(key)
-            if now is not value:
-                raise SealedError(self._replaced(path, now))
-            if place and (now.data_ptr() != place or now.dtype != dtype):
-                raise SealedError(self._replaced(path, now))
+            if now is not value or (place and (now.data_ptr() != place or now.dtype != dtype)):
+                what = "was removed" if now is None else "was replaced"
+                raise SealedError(self._unseen(path, what))
+        for own, look, prefix in self._looks:
+            # Almost always every value is the very object that it was, which is quick to see.
+            if len(own) != len(look) or not all(map(is_, own.values(), look.values())):
+                self._explain(own, look, prefix)
+        for hooks, count, path in self._hooks:
+            if len(hooks) != count:
+                raise SealedError(self._unseen(path, "has another hook"))
 
-    def _replaced(self, path: str, now: Any) -> str:
-        what = "was removed" if now is None else "was replaced"
+    def _explain(self, own: dict[str, Any], look: dict[str, Any], prefix: str) -> None:
+        for key in dict.fromkeys((*look, *own)):
+            was, now = look.get(key), own.get(key)
+            same = now is was or (isinstance(was, PLAIN) and type(now) is type(was) and now == was)
+            if not same:
+                what = "was removed" if now is None else "was changed"
+                raise SealedError(self._unseen(f"{prefix}{key}", what))
+
+    def _unseen(self, path: str, what: str) -> str:
         return (
-            f"{self._name}.{path} {what}, and compiled code does not see that; edit values in "
+            f"{self._name}.{path} {what}, and compiled code does not see that; edit weights in "
             f"place (`with torch.no_grad(): weight.copy_(new)`), or {ADVICE}"
         )
+
+
+def hooks_of(module: nn.Module) -> list[Any]:
+    """The hooks around a module's forward."""
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]  # noqa: SLF001
 
 
 def _place(value: Any) -> tuple[int, torch.dtype | None]:
@@ -82,9 +119,9 @@ def _place(value: Any) -> tuple[int, torch.dtype | None]:
     return value.data_ptr(), value.dtype
 
 
-def close(name: str, owner: Any) -> None:
+def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
     """Make the methods raise whose effect compiled code would not see."""
-    for method in UNSEEN:
+    for method in methods:
         if callable(getattr(owner, method, None)):
             setattr(owner, method, Closed(name, method))
     if isinstance(owner, nn.Module):

@@ -39,8 +39,16 @@ Size = Annotated[int, Field(ge=0)]
 RETURN_DICT = "return_dict"
 """Compiled code serves both values of this argument; the result is put together accordingly."""
 
-FLOATS = ("float32", "float64", "bfloat16", "float16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+WIDENED = {
+    "float64": ("float32", "bfloat16", "float16", *INTEGERS),
+    # Timesteps in float64 are rounded to float32 by every model that takes them.
+    "float32": ("float64", "bfloat16", "float16", *INTEGERS),
+    "int64": ("int32", "int16", "int8", "uint8"),
+    "int32": ("int16", "int8", "uint8"),
+}
+"""What a small tensor is cast from, to each dtype that was compiled: nothing that loses."""
+
 SMALL = 2
 """Tensors of fewer dimensions (timesteps) are cast to what was compiled: schedulers differ."""
 
@@ -53,6 +61,10 @@ class Range(_Data):
     """A symbolic dimension: every size between two, both included.
 
     symbol, times: the size is `times` the value of the symbol, which is one in all of a call.
+
+    >>> import compilekit as ck
+    >>> ck.Range(least=2, most=8, symbol="s0", times=2).takes(6)
+    True
     """
 
     least: Size
@@ -94,10 +106,7 @@ class TensorArgument(_Data):
 
     def takes_dtype(self, dtype: str) -> bool:
         """Whether a tensor of this dtype fits, cast if it is a small one."""
-        if dtype == self.dtype:
-            return True
-        numbers = FLOATS if self.dtype in FLOATS else INTEGERS
-        return self.is_small and dtype in (*INTEGERS, *numbers)
+        return dtype == self.dtype or (self.is_small and dtype in WIDENED.get(self.dtype, ()))
 
     def __str__(self) -> str:
         sizes = (f"{s.least}..{s.most}" if isinstance(s, Range) else str(s) for s in self.shape)
@@ -186,10 +195,11 @@ class Seen:
 def _tensor_misfit(wanted: TensorArgument, leaf: Any) -> str:
     if isinstance(leaf, Constant):
         # A plain number serves where a tensor without dimensions was compiled.
-        is_number = isinstance(leaf.value, int | float) and not isinstance(leaf.value, bool)
-        return "" if is_number and not wanted.shape else f"{leaf} is no tensor"
+        kind = {int: "int64", float: "float32"}.get(type(leaf.value), "")
+        fits = kind and not wanted.shape and wanted.takes_dtype(kind)
+        return "" if fits else f"{leaf} is no tensor"
     if not isinstance(leaf, Seen):
-        return f"{wanted.path} is no tensor"
+        return f"{wanted.path} is no plain tensor"
     if not wanted.takes_shape(leaf.shape) or not wanted.takes_dtype(leaf.dtype):
         return f"{wanted.path} is {leaf}"
     # A small tensor may be copied to the accelerator, and none back: that would wait for it.

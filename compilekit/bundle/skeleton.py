@@ -8,7 +8,7 @@ of them. A component whose Python still runs has had its structure steps run aga
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,17 @@ from compilekit.bundle.placeholder import Placeholder
 from compilekit.errors import BundleError
 
 
+def _no_code(*_: Any, **__: Any) -> Any:
+    raise BundleError("this module has no code but compiled code, and none was loaded")
+
+
 class Shell(nn.Module):
     """A module whose Python class is not needed, since all of it is compiled."""
 
-    def forward(self, *_: Any, **__: Any) -> Any:
-        """Replaced by compiled code."""
-        raise BundleError("this module has no code but compiled code, and none was loaded")
+    def __init__(self, methods: Sequence[str]) -> None:
+        super().__init__()
+        for method in methods:
+            vars(self)[method] = _no_code
 
 
 def home_of(module: nn.Module) -> tuple[str, str] | None:
@@ -49,10 +54,13 @@ def save_config(module: nn.Module, folder: Path) -> None:
         subject.config.save_pretrained(folder)
 
 
-def bare(component: manifest.Component, folder: Path) -> nn.Module:
-    """The component as its class makes it, without weights."""
+def bare(component: manifest.Component, folder: Path, methods: Sequence[str]) -> nn.Module:
+    """The component as its class makes it, without weights.
+
+    methods: those that compiled code serves, for a module without a class.
+    """
     if not component.library:
-        return Shell()
+        return Shell(methods)
     kind = _class(component)
     try:
         with torch.device("meta"), torch.no_grad():
@@ -132,6 +140,8 @@ def _put(module: nn.Module, row: manifest.Tensor, value: Any) -> None:
     for part in path:
         child = getattr(owner, part, None)
         if not isinstance(child, nn.Module):
+            # An object that is no module may stand there: a stock attention processor.
+            vars(owner).pop(part, None)
             child = nn.Module()
             owner.add_module(part, child)
         owner = child

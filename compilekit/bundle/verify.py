@@ -11,13 +11,13 @@ import torch
 
 from compilekit.bundle import constants
 from compilekit.bundle.calls import Rebuilder
-from compilekit.bundle.manifest import Manifest
-from compilekit.errors import BundleError, CompilekitError
+from compilekit.bundle.load import model_of
+from compilekit.bundle.manifest import REPLAY, Manifest
+from compilekit.errors import BundleError
 from compilekit.measure.compare import compare
-from compilekit.model import Model, cuda_devices
+from compilekit.model import cuda_devices
 from compilekit.reference import outputs_of
 
-FILE = "replay.safetensors"
 SLACK, FLOOR = 1.5, 1e-5
 """How much larger the error may be than it was: other threads sum in another order."""
 
@@ -38,34 +38,46 @@ class Replayed:
 
 def replay(folder: Path, manifest: Manifest, subject: Any) -> Iterator[Replayed]:
     """Answer every recorded call."""
-    if not manifest.replay:
-        return
-    stored = constants.read(folder / FILE, torch.device("cpu"))
-    model = Model(subject, inputs={"": torch.empty(0)})
-    device = torch.device(manifest.device)
+    calls = Recorded(folder, manifest)
+    model = model_of(subject)
     for number, row in enumerate(manifest.replay):
-        try:
-            given = _tensors(stored, f"{number}.in.", device)
-            wanted = _tensors(stored, f"{number}.out.", torch.device("cpu"))
-            args, kwargs = Rebuilder(row.arguments)(given)
-        except (IndexError, TypeError, ValueError) as error:
-            raise BundleError(f"{folder / FILE}: call {number} is incomplete") from error
+        args, kwargs = calls.arguments(number)
         with torch.no_grad(), torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(row.seed)
             try:
                 output = outputs_of(model.entry_point(row.entry)(*args, **kwargs))
-            except CompilekitError as error:
-                raise BundleError(f"replay of {row.entry}: {error}") from error
-        now = compare([tensor for _, tensor in output], wanted).relative_l2
+            except Exception as error:
+                raise BundleError(
+                    f"replay of {row.entry}: {type(error).__name__}: {error}"
+                ) from error
+        now = compare([tensor for _, tensor in output], calls.reference(number)).relative_l2
         yield Replayed(row.entry, row.error, now)
 
 
-def _tensors(
-    stored: dict[str, torch.Tensor], prefix: str, device: torch.device
-) -> list[torch.Tensor]:
-    found = {
-        int(name.removeprefix(prefix)): tensor
-        for name, tensor in stored.items()
-        if name.startswith(prefix)
-    }
-    return [found[index].to(device) for index in sorted(found)]
+class Recorded:
+    """The recorded calls of a bundle, as its replay file holds them."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._path = folder / REPLAY
+        self._manifest = manifest
+        self._device = torch.device(manifest.device)
+        cpu = torch.device("cpu")
+        self._stored = constants.read(self._path, cpu) if manifest.replay else {}
+
+    def arguments(self, number: int) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call, on the bundle's device."""
+        given = [tensor.to(self._device) for tensor in self._tensors(f"{number}.in.")]
+        try:
+            args, kwargs = Rebuilder(self._manifest.replay[number].arguments)(given)
+        except (IndexError, TypeError, ValueError) as error:
+            raise BundleError(f"{self._path}: call {number} is incomplete") from error
+        return args, kwargs
+
+    def reference(self, number: int) -> list[torch.Tensor]:
+        """What the reference answered."""
+        return self._tensors(f"{number}.out.")
+
+    def _tensors(self, prefix: str) -> list[torch.Tensor]:
+        mine = (name for name in self._stored if name.startswith(prefix))
+        order = sorted(mine, key=lambda name: int(name.removeprefix(prefix)))
+        return [self._stored[name] for name in order]

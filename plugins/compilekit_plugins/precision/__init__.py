@@ -102,7 +102,8 @@ def _cast(model: Model, dtype: torch.dtype, context: ck.StepContext) -> ck.StepR
             raise ck.StepError(f"precision: {inner[0]} is part of a component; name the whole one")
         known = context.remembered.get("dtypes", {})
         result.remembered = {"dtypes": cast_at_the_door(model, set(components), dtype, known)}
-    for name in components:
+    # On a loaded bundle the weights have their dtype, and only the doors are to be put up.
+    for name in components if context.purpose != "load" else ():
         module = model.module(name)
         kept = _kept_in_float32(module, dtype)
         floats = {n: t for n, t in _tensors(module) if t.is_floating_point()}

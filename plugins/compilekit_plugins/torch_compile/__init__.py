@@ -182,4 +182,5 @@ def load_compiled(part: ck.StoredPart) -> Runner:
     """Load the compiled code; no compiler is needed, and no other library."""
     from compilekit_plugins.torch_compile.aot import Runner
 
-    return Runner(part.folder, part.constants, packed=bool(part.details.get("packed")))
+    packed = bool(part.details.get("packed"))
+    return Runner(part.folder, part.device, part.constants, packed=packed)

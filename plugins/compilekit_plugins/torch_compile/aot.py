@@ -16,10 +16,12 @@ from typing import Any
 import torch
 
 import compilekit as ck
+from compilekit_plugins.torch_compile.symbols import check_symbols
 
 CODE = "code.so"
 BLOB = "weights.blob"
 WORK = "work"
+FROM_BLOB = "update_constant_buffer_from_blob"
 KERNELS = (".cubin", ".hsaco", ".spv")
 
 OPTIONS: dict[str, Any] = {
@@ -27,7 +29,10 @@ OPTIONS: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,
     # Tables of source lines triple the size of the code, and hold paths of the build machine.
     "aot_inductor.enable_line_tables": False,
+    # The code would have the number of threads of the machine that builds it.
+    "cpp.dynamic_threads": True,
 }
+REQUIRED = ("aot_inductor.package", "aot_inductor.package_constants_in_so")
 PACKED: dict[str, Any] = {
     "freezing": True,
     "aot_inductor.package_constants_on_disk_format": "binary_blob",
@@ -37,30 +42,16 @@ PACKED: dict[str, Any] = {
 def program_of(
     flat: torch.nn.Module,
     inputs: tuple[torch.Tensor, ...],
-    symbols: Sequence[Mapping[int, tuple[int, int]]],
+    symbols: Sequence[Mapping[int, ck.Range]],
 ) -> torch.export.ExportedProgram:
-    """The exported program; a dimension that was to be symbolic and is not raises."""
+    """The exported program; one that fixes or ties what was to be symbolic raises."""
     auto = torch.export.Dim.AUTO
     dims = tuple(dict.fromkeys(each, auto) or None for each in symbols)
     program = torch.export.export(
         flat, inputs, dynamic_shapes=(dims,) if any(dims) else None, strict=False
     )
-    _check_symbols(program, symbols)
+    check_symbols(program, symbols)
     return program
-
-
-def _check_symbols(
-    program: torch.export.ExportedProgram, symbols: Sequence[Mapping[int, tuple[int, int]]]
-) -> None:
-    given = set(program.graph_signature.user_inputs)
-    nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in given]
-    for node, wanted in zip(nodes, symbols, strict=True):
-        shape = node.meta["val"].shape
-        for dimension in wanted:
-            if isinstance(shape[dimension], int):
-                raise ck.SymbolicShapeError(
-                    f"the code fixes dimension {dimension} of {node.name} to {shape[dimension]}"
-                )
 
 
 def weights_read(program: torch.export.ExportedProgram) -> frozenset[str]:
@@ -88,6 +79,13 @@ def compile_program(
     work = destination / WORK
     wanted = {**OPTIONS, **(PACKED if packed else {}), **options}
     known = torch._inductor.config.get_config_copy()
+    # Older torch lacks settings that only make code smaller; the others must be there.
+    lacks = [name for name in (*REQUIRED, *(PACKED if packed else ())) if name not in known]
+    if lacks or (packed and not hasattr(_runner_class("cpu"), FROM_BLOB)):
+        raise ck.MachineError(
+            f"torch {torch.__version__} cannot compile {'packed' if packed else 'shared'} weights "
+            f"ahead of time ({', '.join(lacks) or FROM_BLOB} is not there): install a newer one"
+        )
     settings = {name: value for name, value in wanted.items() if name in known}
     graph = _module(program)
     # Without no_grad, freezing is ignored without a word.
@@ -118,6 +116,9 @@ def _move(files: Sequence[Path], destination: Path) -> None:
             file.rename(destination / BLOB)
         elif file.suffix in KERNELS:
             file.rename(destination / file.name)
+        elif file.suffix == ".json" and not file.name.endswith("_metadata.json"):
+            # Operators that the code calls by name; it looks for them beside itself.
+            file.rename(destination / Path(CODE).with_suffix(".json"))
 
 
 def _constants(
@@ -171,10 +172,14 @@ class Runner:
     """Calls loaded code. Keeps the tensors alive that the code reads by their addresses."""
 
     def __init__(
-        self, folder: Path, constants: Mapping[str, torch.Tensor], *, packed: bool
+        self,
+        folder: Path,
+        device: torch.device,
+        constants: Mapping[str, torch.Tensor],
+        *,
+        packed: bool,
     ) -> None:
-        tensors = list(constants.values())
-        self._runner = open_runner(folder, _device(tensors))
+        self._runner = open_runner(folder, device)
         self._constants = dict(constants)
         if packed:
             self._runner.update_constant_buffer_from_blob(str(folder / BLOB))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -401,6 +402,128 @@ def test_a_size_that_the_code_fixes_is_compiled_apart(write, tmp_path):
         "hidden_states: float32[2, 64, 16, 16]",
         "hidden_states: float32[1, 64, 16, 16]",
     ]
+
+
+class Blocks(nn.Module):
+    """Two blocks of one class, whose settings differ where no weight shows it."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(each) for each in settings)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Block(nn.Module):
+    def __init__(self, setting: Any) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.setting = setting
+
+    def forward(self, x):
+        setting = self.setting
+        scale = setting["scale"] if isinstance(setting, dict) else setting()
+        return self.layer(x) * scale
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        (({"scale": 1.0}, {"scale": 1.0}), 1),
+        (({"scale": 1.0}, {"scale": 1.001}), 2),
+        ((functools.partial(float, 2), functools.partial(float, 3)), 2),
+    ],
+    ids=["alike", "a dict differs", "cannot be compared"],
+)
+def test_blocks_share_a_part_only_if_they_are_known_to_be_alike(settings, parts, exporter):
+    from compilekit.building.alike import likeness
+    from compilekit.model import Model
+
+    model = Model(Blocks(*settings), inputs={"x": torch.ones(1, 8)})
+    entries = [model.entry_point(f"model.blocks.{index}") for index in range(2)]
+    assert len({likeness(entry) for entry in entries}) == parts
+
+
+def test_every_block_is_compared_with_its_own_python(build, monkeypatch):
+    monkeypatch.setattr("compilekit.building.export.likeness", lambda entry: "the same")
+    steps = (
+        "eager_export{components=transformer, modules=[transformer_blocks.0, transformer_blocks.1]}"
+    )
+    pipeline = tiny_pipeline("flux")
+    odd = pipeline.transformer.transformer_blocks[1].ff
+    odd.register_forward_hook(lambda module, args, output: 1.5 * output)
+    with pytest.raises(ck.VerificationError, match=r"transformer_blocks\.1: compiled for .* away"):
+        build(ck.Recipe.from_steps(steps, sample=SAMPLE), pipeline)
+
+
+def test_precision_of_some_components_goes_with_compiling_others_whole(build, tmp_path, load):
+    built = build(
+        "precision{dtype=bfloat16, components=unet}, precision{dtype=float32, components=vae}, "
+        "eager_export{components=vae.decode}"
+    )
+    pipeline = load(tmp_path / "made")
+    assert np.array_equal(draw(pipeline), built.after.images)
+    assert ck.bundle_of(pipeline).counts()["vae.decode"].compiled == 1
+
+
+def test_weights_with_gaps_in_memory_are_stored_without(build, tmp_path, load):
+    torch.manual_seed(0)
+    net, x = Twice().eval(), torch.randn(3, 8)
+    wide = torch.randn(8, 16)
+    net.one.weight = nn.Parameter(wide[:, :8], requires_grad=False)
+    with torch.no_grad():
+        wanted = net(x)["sum"]
+    build("eager_export{components=model}", net, inputs={"x": x})
+    with torch.no_grad():
+        assert torch.allclose(load(tmp_path / "made")(x)["sum"], wanted, atol=1e-6)
+
+
+def test_what_no_step_names_is_run_from_the_bundle_too(build, tmp_path):
+    pipeline = tiny_pipeline("sd")
+    encoder = pipeline.text_encoder
+    layers = (
+        encoder.encoder.layers if hasattr(encoder, "encoder") else encoder.text_model.encoder.layers
+    )
+    del layers[-1]
+    with pytest.raises(ck.VerificationError, match="loaded from the bundle it does not run"):
+        build(ck.Recipe.from_steps(STEPS, sample=SAMPLE), pipeline)
+
+
+def test_a_component_of_ones_own_class_is_refused_before_any_work(build):
+    pipeline = tiny_pipeline("sd")
+    pipeline.unet.__class__ = type("MyUNet", (type(pipeline.unet),), {})
+    with pytest.raises(ck.ModelError, match="unet: MyUNet is no class of diffusers or transform"):
+        build(STEPS, pipeline)
+
+
+def test_a_method_of_a_module_of_ones_own_is_served(build, tmp_path, load):
+    class Coder(Twice):
+        def encode(self, x):
+            return self.one(x)
+
+        def decode(self, x):
+            return self.other(x)
+
+        def forward(self, x):
+            return self.decode(self.encode(x))
+
+    net, x = Coder().eval(), torch.randn(3, 8)
+    steps = "eager_export{components=[model.encode, model.decode, model]}"
+    build(steps, net, inputs={"x": x})
+    loaded = load(tmp_path / "made")
+    with torch.no_grad():
+        assert torch.allclose(loaded.decode(loaded.encode(x)), net(x), atol=1e-6)
+        assert torch.allclose(loaded(x), net(x), atol=1e-6)
+
+
+def test_after_a_build_the_pipeline_runs_its_own_python(build):
+    pipeline = tiny_pipeline("sd")
+    build(ck.Recipe.from_steps(STEPS, sample=SAMPLE), pipeline)
+    assert "forward" not in vars(pipeline.unet.mid_block)
+    assert np.array_equal(draw(pipeline), draw(tiny_pipeline("sd")))
 
 
 class TakesObject(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from compilekit.bundle.calls import (
     Binder,
     Rebuilder,
     dense,
+    is_plain,
     key_of,
     laid_out,
     leaves,
@@ -207,5 +208,28 @@ def test_an_expanded_tensor_is_written_out():
     assert torch.equal(laid, expanded)
 
 
-def test_mappings_of_other_kinds_are_flattened_too():
-    assert leaves(OrderedDict(a=1)) == {"a": 1}
+def test_an_ordered_dict_and_a_size_count_as_what_they_are_like():
+    assert leaves(OrderedDict(a=1, b=torch.Size([2, 3]))) == {"a": 1, "b.0": 2, "b.1": 3}
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def test_containers_of_other_classes_are_not_looked_into():
+    pair = Pair(torch.zeros(1), torch.ones(1))
+    assert leaves({"p": pair}) == {"p": pair}
+    assert signature_of(leaves({"p": pair})).ignored == ("p",)
+
+
+def test_only_plain_tensors_count_as_tensors():
+    from compilekit.bundle.placeholder import Placeholder
+
+    cpu = torch.device("cpu")
+    odd = {
+        "placeholder": Placeholder.like((2,), torch.float32, cpu, "packed"),
+        "sparse": torch.eye(2).to_sparse(),
+    }
+    assert signature_of(leaves(odd)).ignored == ("placeholder", "sparse")
+    assert is_plain(torch.nn.Parameter(torch.zeros(1)))

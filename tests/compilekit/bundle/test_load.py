@@ -162,13 +162,20 @@ def remove_parameter(pipeline: Any) -> None:
     owner.bias = None
 
 
+def add_a_hook(pipeline: Any) -> None:
+    pipeline.unet.mid_block.resnets[0].register_forward_hook(lambda module, args, output: output)
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
+        (add_a_hook, "unet.mid_block.resnets.0.forward has another hook"),
+        (lambda p: p.unet.train(), "unet.mid_block.training was changed"),
+        (lambda p: setattr(p.unet.mid_block.resnets[0], "s1", 0.9), "resnets.0.s1 was changed"),
         (replace_parameter, f"unet.{WEIGHT} was replaced"),
         (replace_data, f"unet.{WEIGHT} was replaced"),
         (replace_layer, "attn1.to_q was replaced"),
-        (replace_processor, "attn1.processor was replaced"),
+        (replace_processor, "attn1.processor was changed"),
         (cast_a_block, "was replaced"),
         (remove_parameter, "unet.mid_block.resnets.0.conv1.bias was removed"),
     ],
@@ -178,7 +185,7 @@ def test_a_change_that_compiled_code_does_not_see_raises_at_the_next_call(change
     with pytest.raises(ck.SealedError) as caught:
         draw(pipeline)
     assert what in str(caught.value)
-    assert "and compiled code does not see that; edit values in place" in str(caught.value)
+    assert "and compiled code does not see that; edit weights in place" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +221,7 @@ def test_a_move_to_where_it_is_already_is_fine(pipeline):
         (lambda p: p.unet.set_attention_backend("native"), "unet", "set_attention_backend"),
         (lambda p: p.unet.fuse_qkv_projections(), "unet", "fuse_qkv_projections"),
         (lambda p: p.load_ip_adapter("nosuch"), "this pipeline", "load_ip_adapter"),
+        (lambda p: p.enable_freeu(0.9, 0.2, 1.2, 1.4), "unet", "enable_freeu"),
     ],
 )
 def test_what_would_not_reach_compiled_code_is_closed(change, owner, method, pipeline):
@@ -230,9 +238,29 @@ def test_components_that_are_not_compiled_stay_open(pipeline):
     assert pipeline.vae.dtype == torch.float64
 
 
-def test_saving_says_to_copy_the_bundle(pipeline, tmp_path, pristine):
-    with pytest.raises(ck.SaveError, match="copy that folder in place of saving"):
-        pipeline.save_pretrained(tmp_path / "saved")
+def test_saving_says_to_copy_the_bundle(pipeline, tmp_path):
+    for owner in (pipeline, pipeline.unet, pipeline.text_encoder):
+        with pytest.raises(ck.SaveError, match="copy that folder in place of saving"):
+            owner.save_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", ["on_mismatch", "on_uncovered", "check"])
+def test_a_choice_that_is_none_is_refused(name, pristine, load):
+    with pytest.raises(ck.UsageError, match=f'{name}="Eager": say "'):
+        load(pristine, **{name: "Eager"})
+
+
+def test_a_tensor_that_is_no_plain_one_is_refused(pipeline):
+    sparse = torch.ones(2, 128).to_sparse()
+    with pytest.raises(ck.UncoveredCallError, match="temb is no plain tensor"):
+        call(pipeline, temb=sparse)
+
+
+def test_views_that_only_pytorch_understands_are_resolved(pipeline):
+    assert torch.equal(
+        call(pipeline, temb=torch._neg_view(torch.ones(2, 128))),
+        call(pipeline, temb=-torch.ones(2, 128)),
+    )
 
 
 def test_other_schedulers_prompts_and_callbacks_go_on_working(pipeline, tmp_path):

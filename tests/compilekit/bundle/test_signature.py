@@ -47,12 +47,13 @@ def test_a_call_like_the_compiled_one_fits():
         Seen("int64", (), "cpu"),
         Seen("float64", (), "cpu"),
         Seen("float16", (), "cpu"),
+        Seen("uint8", (), "cpu"),
         Constant(path="timestep", value=7),
         Constant(path="timestep", value=7.5),
     ],
-    ids=["int64", "float64", "float16", "a number", "a fraction"],
+    ids=["int64", "float64", "float16", "uint8", "a number", "a fraction"],
 )
-def test_a_small_tensor_may_be_any_number(leaf):
+def test_a_small_float32_may_be_any_number(leaf):
     assert PLAIN.misfit({**FITS, "timestep": leaf}) == ""
 
 
@@ -64,7 +65,7 @@ def test_a_small_tensor_may_be_any_number(leaf):
         ("sample", Seen("float32", (2, 4, 8, 8), "cpu"), "sample is float32[2, 4, 8, 8]"),
         ("sample", Seen("bfloat16", (2, 4, 8, 8), "cuda"), "sample is on cuda, not on cpu"),
         ("sample", Constant(path="sample", value=3), "sample=3 is no tensor"),
-        ("sample", None, "sample is no tensor"),
+        ("sample", None, "sample is no plain tensor"),
         ("timestep", Seen("complex64", (), "cpu"), "timestep is complex64[]"),
         ("timestep", Seen("float32", (), "cuda"), "timestep is on cuda, not on cpu"),
         ("timestep", Constant(path="timestep", value=True), "timestep=True is no tensor"),
@@ -77,6 +78,32 @@ def test_a_small_tensor_may_be_any_number(leaf):
 )
 def test_what_does_not_fit_is_named(path, leaf, reason):
     assert PLAIN.misfit({**FITS, path: leaf}) == reason
+
+
+@pytest.mark.parametrize(
+    ("compiled", "given", "fits"),
+    [
+        ("int64", "int32", True),
+        ("int64", "float32", False),
+        ("int32", "int64", False),
+        ("uint8", "int64", False),
+        ("bool", "int64", False),
+        ("bfloat16", "float32", False),
+        ("bfloat16", "int64", False),
+        ("float64", "float32", True),
+    ],
+)
+def test_a_small_tensor_is_never_cast_to_what_cannot_hold_it(compiled, given, fits):
+    tensor = TensorArgument(path="t", dtype=compiled, shape=(2,), order=(0,), device="cpu")
+    reason = Signature(tensors=(tensor,)).misfit({"t": Seen(given, (2,), "cpu")})
+    assert reason == ("" if fits else f"t is {given}[2]")
+
+
+def test_a_fraction_is_no_integer():
+    tensor = TensorArgument(path="t", dtype="int64", shape=(), order=(), device="cpu")
+    signature = Signature(tensors=(tensor,))
+    assert signature.misfit({"t": Constant(path="t", value=7)}) == ""
+    assert signature.misfit({"t": Constant(path="t", value=7.5)}) == "t=7.5 is no tensor"
 
 
 def test_a_missing_argument_is_named():
