@@ -13,8 +13,8 @@ from typing import Any
 def main() -> None:
     """Build both, and time a step of each in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--width", type=int, default=8, help="a quarter of the size of a head")
-    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--width", type=int, default=16, help="a quarter of the size of a head")
+    parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 EXPORTER = Path(__file__).parent / "plugins" / "eager_export.py"
 """An exporter of the tests' own: no compiler runs."""
@@ -19,3 +20,15 @@ def draw(pipeline: Any, **changes: Any) -> Any:
     arguments |= {"generator": torch.Generator().manual_seed(7), "output_type": "np", **changes}
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(**arguments).images
+
+
+class Twice(nn.Module):
+    """A module of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(8, 8)
+        self.other = nn.Linear(8, 8)
+
+    def forward(self, x, scale=1.0):
+        return {"sum": self.one(x) + self.other(x) * scale, "x": x}

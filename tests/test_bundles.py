@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ import numpy as np
 import torch
 import compilekit as ck
 
-folder, part, seed = sys.argv[1:]
+folder, part, seed, answer = sys.argv[1:]
 subject = ck.load(folder, progress=False)
 owner = subject if part == "model" else getattr(subject, part)
 outputs = []
@@ -54,7 +55,7 @@ else:
     sample.pop("seed")
     sample["prompt"] = "something else"
     subject(**sample, generator=torch.Generator().manual_seed(int(seed)))
-np.save(folder + ".npy", outputs[-1])
+np.save(answer, outputs[-1])
 counts = ck.bundle_of(subject).counts().values()
 print(json.dumps({
     "compiled": sum(each.compiled for each in counts),
@@ -82,8 +83,6 @@ def subject_of(kind: str) -> tuple[Any, dict[str, Any]]:
 class Case:
     kind: str
     dtype: str
-    folder: Path
-    built: Any
 
     def applied(self, regions: str) -> Any:
         subject, more = subject_of(self.kind)
@@ -128,7 +127,7 @@ def in_a_new_process(folder: Path, part: str, seed: int, tmp_path: Path) -> dict
     environment = {**os.environ, "PATH": str(tmp_path / "empty"), "CXX": "/nonexistent"}
     environment |= {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-c", NEW_PROCESS, str(folder), part, str(seed)],
+        [sys.executable, "-c", NEW_PROCESS, folder, part, str(seed), tmp_path / "answer.npy"],
         capture_output=True,
         text=True,
         env=environment,
@@ -140,18 +139,34 @@ def in_a_new_process(folder: Path, part: str, seed: int, tmp_path: Path) -> dict
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Build a bundle for a case, once."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def _bundle_of(*case: str) -> Path:
+        if case not in made:
+            target = tmp_path_factory.mktemp("bundles") / "made"
+            subject, more = subject_of(case[0])
+            ck.build(recipe_of(*case), subject, target, progress=False, **more)
+            made[case] = target
+        return made[case]
+
+    return _bundle_of
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kind", "dtype", "regions"), cases())
-def test_a_new_process_without_a_compiler_gives_what_apply_gives(kind, dtype, regions, tmp_path):
-    subject, more = subject_of(kind)
-    recipe = recipe_of(kind, dtype, regions)
-    built = ck.build(recipe, subject, tmp_path / "made", progress=False, **more)
-    case = Case(kind, dtype, tmp_path / "made", built)
-    found = in_a_new_process(tmp_path / "made", PARTS[kind], 11, tmp_path)
+def test_a_new_process_without_a_compiler_gives_what_apply_gives(
+    kind, dtype, regions, tmp_path, bundle_of
+):
+    made = bundle_of(kind, dtype, regions)
+    case = Case(kind, dtype)
+    found = in_a_new_process(made, PARTS[kind], 11, tmp_path)
     assert found["compiled"] > 0
     # No compiler was started, nor anything else, and nothing of torchao was imported.
     assert (found["eager"], found["started"], found["torchao"]) == (0, [], [])
-    answer = np.load(tmp_path / "made.npy")
+    answer = np.load(tmp_path / "answer.npy")
     assert error(answer, case.answer(case.applied(regions), 11)) < LIMITS[dtype]
     # Against float32 eager it is as near as the recipe's own steps allow.
     original, _ = subject_of(kind)
@@ -232,26 +247,17 @@ def test_nothing_is_unpickled(flux, monkeypatch):
     assert False not in loads
 
 
-@pytest.fixture(scope="module")
-def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole UNet, compiled by AOTInductor: it gets timesteps from the scheduler."""
-    target = tmp_path_factory.mktemp("bundles") / "unet"
-    recipe = ck.Recipe.from_steps("torch_compile{components=unet}", sample=SAMPLE)
-    ck.build(recipe, tiny_pipeline("sd"), target, progress=False)
-    return target
-
-
 def names_of_schedulers() -> list[str]:
     return sorted(kind.__name__ for kind in tiny_pipeline("sd").scheduler.compatibles)
 
 
 @pytest.mark.filterwarnings("ignore")  # schedulers warn about NumPy, and about each other
 @pytest.mark.parametrize("name", names_of_schedulers())
-def test_eager_and_bundle_agree_for_every_compatible_scheduler(name, unet, tmp_path):
+def test_eager_and_bundle_agree_for_every_compatible_scheduler(name, bundle_of, tmp_path):
     import diffusers
 
     kind = getattr(diffusers, name)
-    pipeline = ck.load(unet, progress=False)
+    pipeline = ck.load(bundle_of("sd", "float32", "none"), progress=False)
     # As diffusers loads it: in memory, a config still knows which of its values are defaults.
     tiny_pipeline("sd").save_pretrained(tmp_path)
     eager = type(pipeline).from_pretrained(tmp_path)

@@ -141,6 +141,8 @@ def dense(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
 
 def laid_out(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
     """The tensor itself, or a copy whose dimensions lie in this order without gaps."""
+    if tensor.is_contiguous() and list(order) == sorted(order):
+        return tensor
     wanted = dense(tensor.shape, order)
     if all(
         has == want or size == 1

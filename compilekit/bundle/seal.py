@@ -7,6 +7,7 @@ a parameter that is replaced, another dtype, a new attention processor or an ada
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from operator import is_
 from typing import Any, NoReturn
 
@@ -53,53 +54,61 @@ ADVICE = "apply it before the bundle is built, and build again"
 
 
 class Seal:
-    """Knows how a component looked when it was ready, and says what changed since."""
+    """Knows how a component looked when it was ready, and says what changed since.
+
+    Every call asks, so that asking is one pass over objects which are the very same almost always.
+    """
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self._name = name
         self._module = module
-        self._slots: list[tuple[dict[str, Any], str, Any, int, torch.dtype | None, str]] = []
-        self._looks: list[tuple[dict[str, Any], dict[str, Any], str]] = []
-        self._hooks: list[tuple[Any, int, str]] = []
+        self._tables: list[dict[str, Any]] = []
+        self._prefixes: list[str] = []
+        self._looks: list[dict[str, Any]] = []
+        self._values: list[Any] = []
+        self._hooks: list[Any] = []
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._places: list[int] = []
 
     def take(self) -> None:
         """Note how everything looks now, when all that loading does is done."""
         for path, each in self._module.named_modules():
             prefix = f"{path}." if path else ""
-            own = vars(each)
-            for table in (each._parameters, each._buffers, each._modules):  # noqa: SLF001
-                for key, value in table.items():
-                    self._slots.append((table, key, value, *_place(value), f"{prefix}{key}"))
-            for key, value in own.items():
-                if isinstance(value, torch.Tensor):
-                    self._slots.append((own, key, value, *_place(value), f"{prefix}{key}"))
-            self._looks.append((own, dict(own), prefix))
+            for table in (each._parameters, each._buffers, each._modules, vars(each)):  # noqa: SLF001
+                self._tables.append(table)
+                self._prefixes.append(prefix)
+                self._looks.append(dict(table))
+                self._values += table.values()
+                self._tensors |= {f"{prefix}{k}": v for k, v in table.items() if _has_place(v)}
             if path:  # hooks of the component itself run all the same
-                tables = (each._forward_pre_hooks, each._forward_hooks)  # noqa: SLF001
-                self._hooks += [(hooks, len(hooks), f"{prefix}forward") for hooks in tables]
+                self._hooks += [each._forward_pre_hooks, each._forward_hooks]  # noqa: SLF001
+        self._places = [tensor.data_ptr() for tensor in self._tensors.values()]
+        self._count = sum(map(len, self._tables)), sum(map(len, self._hooks))
 
     def check(self) -> None:
         """Raise if compiled code would not see what the module holds by now."""
-        for table, key, value, place, dtype, path in self._slots:
-            now = table.get(key)
-            if now is not value or (place and (now.data_ptr() != place or now.dtype != dtype)):
-                what = "was removed" if now is None else "was replaced"
-                raise SealedError(self._unseen(path, what))
-        for own, look, prefix in self._looks:
-            # Almost always every value is the very object that it was, which is quick to see.
-            if len(own) != len(look) or not all(map(is_, own.values(), look.values())):
-                self._explain(own, look, prefix)
-        for hooks, count, path in self._hooks:
-            if len(hooks) != count:
-                raise SealedError(self._unseen(path, "has another hook"))
+        if (sum(map(len, self._tables)), sum(map(len, self._hooks))) != self._count or not all(
+            map(is_, chain.from_iterable(map(dict.values, self._tables)), self._values)
+        ):
+            self._explain()
+        if [tensor.data_ptr() for tensor in self._tensors.values()] != self._places:
+            moved = zip(self._tensors.items(), self._places, strict=True)
+            path = next(name for (name, t), place in moved if t.data_ptr() != place)
+            raise SealedError(self._unseen(path, "was replaced"))
 
-    def _explain(self, own: dict[str, Any], look: dict[str, Any], prefix: str) -> None:
-        for key in dict.fromkeys((*look, *own)):
-            was, now = look.get(key), own.get(key)
-            same = now is was or (isinstance(was, PLAIN) and type(now) is type(was) and now == was)
-            if not same:
-                what = "was removed" if now is None else "was changed"
-                raise SealedError(self._unseen(f"{prefix}{key}", what))
+    def _explain(self) -> None:
+        """Name what is not as it was; a number that was set to what it was is nothing."""
+        for table, look, prefix in zip(self._tables, self._looks, self._prefixes, strict=True):
+            for key in dict.fromkeys((*look, *table)):
+                was, now = look.get(key), table.get(key)
+                same = now is was or (
+                    isinstance(was, PLAIN) and type(now) is type(was) and now == was
+                )
+                if not same:
+                    what = "was removed" if now is None else "was replaced"
+                    raise SealedError(self._unseen(f"{prefix}{key}", what))
+        if sum(map(len, self._hooks)) != self._count[1]:
+            raise SealedError(self._unseen("forward", "has another hook inside"))
 
     def _unseen(self, path: str, what: str) -> str:
         return (
@@ -108,15 +117,13 @@ class Seal:
         )
 
 
+def _has_place(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not isinstance(value, Placeholder)
+
+
 def hooks_of(module: nn.Module) -> list[Any]:
     """The hooks around a module's forward."""
     return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]  # noqa: SLF001
-
-
-def _place(value: Any) -> tuple[int, torch.dtype | None]:
-    if not isinstance(value, torch.Tensor) or isinstance(value, Placeholder):
-        return 0, None
-    return value.data_ptr(), value.dtype
 
 
 def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:

@@ -169,13 +169,13 @@ def add_a_hook(pipeline: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (add_a_hook, "unet.mid_block.resnets.0.forward has another hook"),
-        (lambda p: p.unet.train(), "unet.mid_block.training was changed"),
-        (lambda p: setattr(p.unet.mid_block.resnets[0], "s1", 0.9), "resnets.0.s1 was changed"),
+        (add_a_hook, "unet.mid_block.forward has another hook inside"),
+        (lambda p: p.unet.train(), "unet.mid_block.training was replaced"),
+        (lambda p: setattr(p.unet.mid_block.resnets[0], "s1", 0.9), "resnets.0.s1 was replaced"),
         (replace_parameter, f"unet.{WEIGHT} was replaced"),
         (replace_data, f"unet.{WEIGHT} was replaced"),
         (replace_layer, "attn1.to_q was replaced"),
-        (replace_processor, "attn1.processor was changed"),
+        (replace_processor, "attn1.processor was replaced"),
         (cast_a_block, "was replaced"),
         (remove_parameter, "unet.mid_block.resnets.0.conv1.bias was removed"),
     ],
