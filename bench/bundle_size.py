@@ -9,7 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-SAMPLE = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 1}
+# Without guidance, so that the UNet is called in one size: packed weights serve one.
+SAMPLE = {
+    "prompt": "a cat",
+    "height": 64,
+    "width": 64,
+    "num_inference_steps": 1,
+    "guidance_scale": 1.0,
+}
 
 
 def resident() -> int:
@@ -39,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--width", type=int, default=192, help="of the UNet; 192: 312 M parameters")
+    parser.add_argument("--weights", nargs="+", default=["shared", "packed"])
     given = parser.parse_args()
     if given.child:
         child(Path(given.child))
@@ -50,13 +58,13 @@ def main() -> None:
     from compilekit.bundle.files import total
     from compilekit.model import parameter_bytes
 
-    for weights in ("shared", "packed"):
+    for weights in given.weights:
         with tempfile.TemporaryDirectory() as folder:
             pipe = pipeline(given.width, torch.bfloat16)
             modules = (pipe.unet, pipe.vae, pipe.text_encoder)
             own = sum(parameter_bytes(module) for module in modules)
             steps = f"torch_compile{{components=unet, weights={weights}}}"
-            recipe = ck.Recipe.from_steps(steps, sample={**SAMPLE, "guidance_scale": 1.0})
+            recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)
             built = ck.build(recipe, pipe, Path(folder) / "bundle", progress=False)
             del pipe, modules
             files = built.manifest.files

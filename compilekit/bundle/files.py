@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from compilekit.bundle.manifest import NAME, File, Manifest
 from compilekit.errors import BundleError, UsageError
@@ -23,7 +24,7 @@ Check = Literal["all", "code"]
 """Whether the digests of all files are compared, or only of those that are not weights."""
 
 WEIGHTS = (".safetensors", ".blob")
-_CHUNK = 1 << 20
+_PIECE = 1 << 26
 
 
 @contextlib.contextmanager
@@ -67,6 +68,37 @@ def listed(folder: Path) -> list[File]:
 
 def check_files(folder: Path, manifest: Manifest, check: Check = "all") -> None:
     """Compare what lies in the folder with what the manifest lists, in one pass."""
+    with checking(folder, manifest, check) as finish:
+        finish()
+
+
+@contextlib.contextmanager
+def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callable[[], None]]:
+    """Compare everything but weights at once; weights meanwhile, until `finish` is called.
+
+    Whoever wants to use weights, or to run code, calls what this gives first.
+    """
+    _compare_names(folder, manifest)
+    weights = [file for file in manifest.files if file.path.endswith(WEIGHTS)]
+    others = [file for file in manifest.files if not file.path.endswith(WEIGHTS)]
+    pool = ThreadPoolExecutor()
+    try:
+        # Others come first: they are small, and decide what is done while weights are read.
+        small = [pool.submit(_compare, folder, file) for file in others]
+        large = [pool.submit(_compare, folder, file) for file in weights if check == "all"]
+        for each in small:
+            each.result()
+
+        def finish() -> None:
+            for each in large:
+                each.result()
+
+        yield finish
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _compare_names(folder: Path, manifest: Manifest) -> None:
     wanted = {file.path: file for file in manifest.files}
     found = set(_walk(folder))
     for path in sorted(wanted.keys() - found):
@@ -77,29 +109,36 @@ def check_files(folder: Path, manifest: Manifest, check: Check = "all") -> None:
         size = (folder / path).stat().st_size
         if size != file.size:
             raise BundleError(f"{folder / path}: has {size} bytes, not {file.size}")
-    chosen = [f for f in manifest.files if check == "all" or not f.path.endswith(WEIGHTS)]
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda file: sha256(folder / file.path), chosen)
-        for file, digest in zip(chosen, digests, strict=True):
-            if digest != file.sha256:
-                raise BundleError(
-                    f"{folder / file.path}: was altered: its SHA-256 is {digest[:12]}…, "
-                    f"not {file.sha256[:12]}…"
-                )
+
+
+def _compare(folder: Path, file: File) -> None:
+    digest = sha256(folder / file.path)
+    if digest != file.sha256:
+        raise BundleError(
+            f"{folder / file.path}: was altered: its SHA-256 is {digest[:12]}…, "
+            f"not {file.sha256[:12]}…"
+        )
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, read piece by piece."""
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
     try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(view[:count])
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        with path.open("rb") as file:
+            if path.stat().st_size:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                    _update(digest, mapped)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from error
     return digest.hexdigest()
+
+
+def _update(digest: Any, mapped: mmap.mmap) -> None:
+    # Mapped, in large pieces: a thread that hashes gives way to others at the end of each.
+    with memoryview(mapped) as view:
+        for start in range(0, len(view), _PIECE):
+            with view[start : start + _PIECE] as piece:
+                digest.update(piece)
 
 
 def _walk(folder: Path) -> Iterator[str]:

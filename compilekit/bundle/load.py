@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -17,7 +17,7 @@ from compilekit import environment
 from compilekit.bundle import manifest as manifests
 from compilekit.bundle.calls import Binder
 from compilekit.bundle.entry import CompiledEntry, OnUncovered, Runner, Variant, variant_of
-from compilekit.bundle.files import Check, check_files
+from compilekit.bundle.files import Check, checking
 from compilekit.bundle.fingerprint import Difference, differences
 from compilekit.bundle.loaded import Loaded
 from compilekit.bundle.manifest import Manifest
@@ -91,13 +91,13 @@ def load(
     _one_of("on_mismatch", on_mismatch, ("error", "eager"))
     _one_of("on_uncovered", on_uncovered, ("error", "eager"))
     _one_of("check", check, ("all", "code"))
-    with progress.stage(f"checking {folder}"):
-        check_files(folder, manifest, check)
     _check_device(manifest, device)
-    found = differences(manifest, environment.fingerprint(str(device)), host)
-    eager = _weighed(folder, manifest, found, on_mismatch)
-    with progress.stage(f"loading {folder}"), torch.no_grad():
-        return _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager).run()
+    with progress.stage(f"loading {folder}"), checking(folder, manifest, check) as finish:
+        found = differences(manifest, environment.fingerprint(str(device)), host)
+        eager = _weighed(folder, manifest, found, on_mismatch)
+        loader = _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager)
+        with torch.no_grad():
+            return loader.run(finish)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -166,12 +166,14 @@ class _Loader:
         self.loaded = Loaded(folder, manifest, found, eager)
         self.tensors: dict[str, dict[str, torch.Tensor]] = {}
 
-    def run(self) -> Any:
+    def run(self, finish_checking: Callable[[], None]) -> Any:
         modules = {each.name: self._bare(each) for each in self.manifest.components}
         subject = self._assembled(modules)
         model = model_of(subject)
         needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
         self._again(model, "structure", needs_python)
+        # Until here nothing was made but empty modules, of configs that were checked.
+        finish_checking()
         for component in self.manifest.components:
             found = tensors_of(component, self.folder, self.device)
             self.tensors[component.name] = found
