@@ -325,7 +325,7 @@ def test_packed_weights_lie_in_one_blob_and_nowhere_else(tmp_path):
     assert "model.safetensors" in sizes["shared"]
     with pytest.raises(ck.SealedError, match="is packed, inside of compiled code"):
         loaded.get_parameter("0.weight").sum()
-    with pytest.raises(ck.UncoveredCallError, match="It cannot run eagerly: its weights are ins"):
+    with pytest.raises(ck.UncoveredCallError, match="it cannot run eagerly: its weights are ins"):
         ck.load(tmp_path / "packed", progress=False, on_uncovered="eager")(torch.ones(1, 256))
 
 

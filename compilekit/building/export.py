@@ -147,18 +147,20 @@ class Exporter:
         """The parts that serve a group of calls: those of a like entry point, or new ones."""
         alike = likeness(group.example.entry)
         known = self._made.get((alike, group.signature))
-        if known is None:
-            try:
-                known = [self._export(group, alike)]
-            except (SymbolicShapeError, VerificationError) as error:
-                if not _is_symbolic(group.signature):
-                    raise
-                self.context.progress(f"fixed sizes: {error}")
-                known = [made for each in apart(group) for made in self._parts(each)]
-            self._made[alike, group.signature] = known
-        for made in known:
-            self._verify(group.example.entry, made, group)
-        return known
+        if known is not None:
+            # Alike as far as can be told: its own Python decides.
+            for made in known:
+                self._verify(group.example.entry, made, group)
+            return known
+        try:
+            parts = [self._export(group, alike)]
+        except (SymbolicShapeError, VerificationError) as error:
+            if not _is_symbolic(group.signature):
+                raise
+            self.context.progress(f"fixed sizes: {error}")
+            parts = [made for each in apart(group) for made in self._parts(each)]
+        self._made[alike, group.signature] = parts
+        return parts
 
     def _export(self, group: Wanted, alike: str) -> Made:
         call, signature = group.example, group.signature

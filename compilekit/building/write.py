@@ -1,4 +1,4 @@
-"""Writing what a build has made: configs, tensors, the replay, and last of all the manifest."""
+"""Writing what a build has made: configs, tensors and the replay; and what the manifest says."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ def check_subject(model: Model) -> None:
                 f"{name}: {type(module).__name__} is no class of {' or '.join(TRUSTED)}, so the "
                 "pipeline could not be loaded without your code"
             )
-
     kind = type(model.subject)
     if getattr(diffusers, kind.__name__, None) is not kind:
         raise ModelError(

@@ -134,13 +134,12 @@ class CompiledEntry:
             self.counts.eager += 1
             return self._torchdynamo_orig_callable(*args, **kwargs)
         covered = "\n".join(f"  {variant.signature}" for variant in self._variants)
-        more = ""
+        otherwise = 'or load with on_uncovered="eager".'
         if self._on_uncovered == "eager":
-            more = "\nIt cannot run eagerly: its weights are inside of compiled code."
+            otherwise = "for it cannot run eagerly: its weights are inside of compiled code."
         raise UncoveredCallError(
             f"{self._name}: {reason}, and the bundle has no part for that. It covers\n{covered}\n"
-            "Name the sizes under `shapes:` in the recipe and build again, or load with "
-            f'on_uncovered="eager".{more}'
+            f"Name the sizes under `shapes:` in the recipe and build again, {otherwise}"
         )
 
 

@@ -92,6 +92,8 @@ def load(
     _one_of("on_uncovered", on_uncovered, ("error", "eager"))
     _one_of("check", check, ("all", "code"))
     _check_device(manifest, device)
+    # "cuda" alone is no place: tensors are on one with an index, and compared with it.
+    device = torch.empty(0, device=device).device
     with progress.stage(f"loading {folder}"), checking(folder, manifest, check) as finish:
         found = differences(manifest, environment.fingerprint(str(device)), host)
         eager = _weighed(folder, manifest, found, on_mismatch)
