@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,12 +95,26 @@ def load(
     _check_device(manifest, device)
     # "cuda" alone is no place: tensors are on one with an index, and compared with it.
     device = torch.empty(0, device=device).device
-    with progress.stage(f"loading {folder}"), checking(folder, manifest, check) as finish:
+    stage = progress.stage(f"loading {folder}")
+    with stage, _collecting_later(), checking(folder, manifest, check) as finish:
         found = differences(manifest, environment.fingerprint(str(device)), host)
         eager = _weighed(folder, manifest, found, on_mismatch)
         loader = _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager)
         with torch.no_grad():
             return loader.run(finish)
+
+
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Put off garbage collection: what is made here stays, and looking through it takes time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -174,12 +189,12 @@ class _Loader:
         model = model_of(subject)
         needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
         self._again(model, "structure", needs_python)
-        # Until here nothing was made but empty modules, of configs that were checked.
-        finish_checking()
         for component in self.manifest.components:
             found = tensors_of(component, self.folder, self.device)
             self.tensors[component.name] = found
             fill(modules[component.name], component, found, self.device)
+        # Until here modules were made of checked configs, and weights mapped: nothing ran.
+        finish_checking()
         seals = [] if self.loaded.eager else self._install(model)
         self._again(model, "runtime", set(modules))
         self._close(model)

@@ -14,15 +14,30 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from compilekit.bundle import constants, manifest
 from compilekit.bundle.calls import TRUSTED
 from compilekit.bundle.placeholder import Placeholder
 from compilekit.errors import BundleError
 
+_INITS = frozenset((nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_))
+"""Those of which torch asks a mode."""
+
 
 def _no_code(*_: Any, **__: Any) -> Any:
     raise BundleError("this module has no code but compiled code, and none was loaded")
+
+
+class NoInit(TorchFunctionMode):
+    """Leaves out the first values of weights, which the bundle's own replace."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do nothing in place of a function of `torch.nn.init`."""
+        del types
+        if func in _INITS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class Shell(nn.Module):
@@ -63,7 +78,7 @@ def bare(component: manifest.Component, folder: Path, methods: Sequence[str]) ->
         return Shell(methods)
     kind = _class(component)
     try:
-        with torch.device("meta"), torch.no_grad():
+        with torch.device("meta"), NoInit(), torch.no_grad():
             if hasattr(kind, "load_config"):
                 made = kind.from_config(kind.load_config(folder))
             else:
