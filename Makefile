@@ -33,10 +33,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not full and not gpu" --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not full and not gpu" --cov --cov-report=term
 
 test-all: lint
-	$(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu" --cov --cov-report=term
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -65,7 +65,7 @@ def main() -> None:
             own = sum(parameter_bytes(module) for module in modules)
             steps = f"torch_compile{{components=unet, weights={weights}}}"
             recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)
-            built = ck.build(recipe, pipe, Path(folder) / "bundle", progress=False)
+            built = ck.build(recipe, pipe, Path(folder) / "bundle", cache=False, progress=False)
             del pipe, modules
             files = built.manifest.files
             code = total(files, lambda f: f.path.startswith("parts/") and f.path.endswith(".so"))

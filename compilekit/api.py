@@ -89,12 +89,15 @@ def build(
     *,
     inputs: Mapping[str, torch.Tensor] | None = None,
     host: Host | None = None,
+    cache: bool = True,
     progress: bool = True,
 ) -> Built:
     """Run a recipe, compile ahead of time, and write a bundle: a folder that `load` makes ready.
 
     recipe, pipeline, inputs, progress: as for `apply`. The pipeline is changed in place too.
     target: the folder to write; it must not be there yet. Left out, the recipe's name.
+    cache: use the build cache, and add to it. What was built before from the same is copied, and
+        then the pipeline is left as it was passed in.
 
     The bundle is loaded once and answers the recorded calls before it gets its name, so what
     lies there works on this machine.
@@ -114,12 +117,15 @@ def build(
     host = host or load_host()
     checked = plan(recipe, host=host, for_="build")
     from compilekit.building.run import build as run
-    from compilekit.bundle.files import refuse_existing
+    from compilekit.cache import settings
+    from compilekit.cache.store import Cache
+    from compilekit.staging import refuse_existing
 
     path = Path(target or checked.recipe.name)
     refuse_existing(path)
     model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
-    return run(checked, model, host, sample, shown, path)
+    store = Cache(settings.folder(), settings.limit(), shown.note) if cache else None
+    return run(checked, model, host, sample, shown, path, store)
 
 
 def load(

@@ -32,7 +32,9 @@ class Progress:
         else:
             yield
         seconds = time.perf_counter() - start
-        self._console.print(f"{title}  {seconds:.1f} s", highlight=False, markup=False)
+        self._console.print(
+            f"{title}  {seconds:.1f} s", highlight=False, markup=False, soft_wrap=True
+        )
 
     @contextlib.contextmanager
     def _live(self, console: Console, title: str) -> Iterator[None]:
@@ -52,6 +54,11 @@ class Progress:
         """Say what the running stage is doing now; only a terminal shows it."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=f"{title}: {message}")
+
+    def note(self, message: str) -> None:
+        """Show a line that stays."""
+        if self._console is not None:
+            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def _console() -> Console:

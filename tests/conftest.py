@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import textwrap
@@ -15,9 +16,18 @@ from support import EXPORTER, SAMPLE
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
 
+_NUMBERS = itertools.count()
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models gain nothing from threads, and lose much when other processes want the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a build cache of its own; nobody's real one is touched."""
+    name = f"cache-{next(_NUMBERS)}"
+    monkeypatch.setenv("COMPILEKIT_CACHE", str(tmp_path_factory.getbasetemp() / name))
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, exporter: ck.Host) -> Pat
     target = tmp_path_factory.mktemp("bundles") / "mid"
     steps = "eager_export{components=unet, modules=[mid_block]}"
     recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)
-    ck.build(recipe, tiny_pipeline("sd"), target, host=exporter, progress=False)
+    ck.build(recipe, tiny_pipeline("sd"), target, host=exporter, cache=False, progress=False)
     return target
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import Enum
 from types import MethodType
 from typing import Any
 
@@ -15,47 +16,64 @@ from compilekit.bundle.calls import SCALARS, TRUSTED
 from compilekit.bundle.constants import held_by
 from compilekit.bundle.seal import hooks_of
 from compilekit.bundle.signature import Signature
-from compilekit.model import EntryPoint
+from compilekit.model import EntryPoint, Layer
 
 OWN = frozenset({*vars(nn.Module()), "extra_repr"})
 """What every module has: weights and parts, which are compared elsewhere, hooks, its looks."""
 
-DEPTH = 4
+DEPTH = 6
+
+
+class Unlike(str):
+    """Stands for what cannot be compared: it is like itself alone, and only in this process."""
+
+    __slots__ = ()
+
+
+def unlike(value: object) -> Unlike:
+    """What stands for a value that cannot be compared."""
+    return Unlike(f"unlike {id(value)}: {type(value).__name__}")
 
 
 def likeness(entry: EntryPoint) -> str:
     """Equal for entry points for which the same code would be compiled."""
     tensors = [held.row.model_dump(mode="json") for held in held_by(entry.owner)]
-    return _digest([entry.method, _structure(entry.owner), tensors])
+    return digest_of([entry.method, structure(entry.owner), tensors])
 
 
 def part_name(likeness_: str, step: int, signature: Signature) -> str:
     """A short name for a part, the same in every build of it."""
-    return _digest([likeness_, step, signature.model_dump(mode="json")])[:12]
+    return digest_of([likeness_, step, signature.model_dump(mode="json")])[:12]
 
 
-def _structure(module: nn.Module) -> list[Any]:
-    """Classes and plain settings of a module and all that is in it."""
+def structure(module: nn.Module) -> list[Any]:
+    """Classes and plain settings of a module and all that is in it.
+
+    Layers around the module's own methods are left out: they stay outside of what is compiled.
+    """
     return [
         [
             name,
             f"{type(each).__module__}.{type(each).__qualname__}",
-            _settings(each),
+            _settings(each, with_layers=each is not module),
             each.training,
-            [id(hook) for hook in hooks_of(each)],
+            [unlike(hook) for hook in hooks_of(each)],
         ]
         for name, each in module.named_modules()
     ]
 
 
-def _settings(module: nn.Module) -> dict[str, Any]:
-    own = {name: value for name, value in vars(module).items() if name not in OWN}
-    return {name: _plain(value) for name, value in own.items()}
+def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:
+    return {
+        name: _plain(value)
+        for name, value in vars(module).items()
+        if name not in OWN and (with_layers or not isinstance(value, Layer))
+    }
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """A value as something that can be compared; what cannot is unlike everything else."""
-    if isinstance(value, (*SCALARS, torch.dtype, torch.device)):
+    if isinstance(value, (*SCALARS, bytes, Enum, torch.dtype, torch.device, torch.layout)):
         return f"{value!r}"
     if isinstance(value, torch.Tensor | nn.Module):
         return "a tensor or module, compared elsewhere"
@@ -64,17 +82,20 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, MethodType) and hasattr(value.__func__, "__qualname__"):
         return f"{value.__func__.__module__}.{value.__func__.__qualname__}"
     if depth == DEPTH:
-        return f"unlike {id(value)}"
+        return unlike(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item, depth + 1) for item in value), key=repr)
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
     if type(value).__module__.split(".")[0] in TRUSTED and hasattr(value, "__dict__"):
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         return [kind, _plain(vars(value), depth + 1)]
-    return f"unlike {id(value)}"
+    return unlike(value)
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """The digest of plain values."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,7 +6,7 @@ import shutil
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from compilekit.building.alike import likeness, part_name
 from compilekit.building.capture import Captured, capture
 from compilekit.building.flat import Flat, inputs_of
+from compilekit.building.reuse import Made, Place, Reuse
 from compilekit.building.signatures import Wanted, apart, wanted, widened
 from compilekit.bundle import manifest
 from compilekit.bundle.calls import (
@@ -53,16 +54,6 @@ class ExportContext(Context):
 
 
 @dataclass(frozen=True)
-class Made:
-    """A part as it was exported: what the manifest will say, and the tensors that it reads."""
-
-    row: manifest.Part
-    part: Part
-    extra: Mapping[str, torch.Tensor]
-    device: torch.device
-
-
-@dataclass(frozen=True)
 class Compiled:
     """A compiled entry point and its parts."""
 
@@ -86,7 +77,9 @@ class Exporter:
         host: Host,
         folder: Path,
         sizes: Sizes,
+        reuse: Reuse,
     ) -> None:
+        self.reuse = reuse
         self.step = step
         self.position = position
         self.context = context
@@ -163,44 +156,46 @@ class Exporter:
         return parts
 
     def _export(self, group: Wanted, alike: str) -> Made:
-        call, signature = group.example, group.signature
-        entry = call.entry
-        where = f"parts/{entry.name.split('.')[0]}/{part_name(alike, self.position, signature)}"
-        destination = self.folder / where
-        destination.mkdir(parents=True)
+        entry = group.example.entry
+        component = entry.name.partition(".")[0]
+        where = f"parts/{component}/{part_name(alike, self.position, group.signature)}"
+        inputs = inputs_of(group.example)
+        place = Place(self.folder, where, self.position, _device([*inputs, *_tensors(entry)]))
+        try:
+            return self.reuse.made(
+                self.step,
+                group,
+                place,
+                make=lambda: self._new(group, place, inputs),
+                verify=lambda made: self._verify(entry, made, group),
+            )
+        except (SymbolicShapeError, VerificationError):
+            shutil.rmtree(place.path, ignore_errors=True)
+            raise
+
+    def _new(self, group: Wanted, place: Place, inputs: tuple[torch.Tensor, ...]) -> Made:
+        entry, signature = group.example.entry, group.signature
+        place.path.mkdir(parents=True)
         context = ExportContext(
             **{name: getattr(self.context, name) for name in Context.__dataclass_fields__},
             entry=entry.name,
-            flat=Flat(call),
-            inputs=inputs_of(call),
+            flat=Flat(group.example),
+            inputs=inputs,
             symbols=tuple(_symbols(tensor.shape) for tensor in signature.tensors),
         )
-        try:
-            with torch.no_grad():
-                part = self.host.export(self.step, self.model, destination, context)
-            made = self._made_of(entry, part, where, group, context)
-            self._verify(entry, made, group)
-        except (SymbolicShapeError, VerificationError):
-            shutil.rmtree(destination)
-            raise
-        return made
-
-    def _made_of(
-        self, entry: EntryPoint, part: Part, where: str, group: Wanted, context: ExportContext
-    ) -> Made:
+        with torch.no_grad():
+            part = self.host.export(self.step, self.model, place.path, context)
         _refuse_gaps(self.step, entry, part)
-        constants, extra = _sources(entry, part, where)
+        constants, extra = _sources(entry, part, place)
         row = manifest.Part(
-            folder=where,
+            folder=place.where,
             step=self.position,
-            signature=group.signature,
+            signature=signature,
             constants=constants,
             details=dict(part.details),
             **_outputs(group.example),
         )
-        tensors = (*context.inputs, *entry.owner.parameters(), *part.constants.values())
-        device = next((t.device for t in tensors if t.device.type != "cpu"), CPU)
-        return Made(row, part, extra, device)
+        return Made(row, part, extra, _device([*_tensors(entry), *part.constants.values()]))
 
     def load(self, entry: EntryPoint, made: Made) -> Variant:
         """Load a part for an entry point, with that one's own tensors."""
@@ -268,9 +263,18 @@ class Exporter:
         result.details = {
             "compile_seconds": round(seconds, 2),
             "entry_points": len(done),
+            "from_cache": len({m.row.folder for e in done for m in e.parts if m.cached}),
             "parts": [f"{folder}: {signature}" for folder, signature in parts.items()],
         }
         return result
+
+
+def _tensors(entry: EntryPoint) -> list[torch.Tensor]:
+    return [*entry.owner.parameters(), *entry.owner.buffers()]
+
+
+def _device(tensors: Iterable[torch.Tensor]) -> torch.device:
+    return next((t.device for t in tensors if t.device.type != "cpu"), CPU)
 
 
 def _runner_of(entry: EntryPoint) -> Callable[[Mapping[str, Any]], Any]:
@@ -307,7 +311,7 @@ def _symbols(shape: Sequence[int | Range]) -> dict[int, Range]:
 
 
 def _sources(
-    entry: EntryPoint, part: Part, where: str
+    entry: EntryPoint, part: Part, place: Place
 ) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Where each constant will lie in the bundle: among the module's own, or beside them."""
     own = {identity(h.tensor): h.row.name for h in held_by(entry.owner) if h.row.key is not None}
@@ -316,7 +320,7 @@ def _sources(
     for name, tensor in part.constants.items():
         known = own.get(identity(tensor))
         if known is None:
-            key = f"extra.{where.rpartition('/')[2]}.{len(extra)}"
+            key = place.own(len(extra))
             extra[key] = tensor
             sources[name] = f"extra:{key}"
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 
 from compilekit.building.capture import BATCH, one_step, resized, settings, unknown_shapes
 from compilekit.building.export import Compiled, Exporter
+from compilekit.building.keys import NoKeyError, bundle_key
+from compilekit.building.reuse import Reuse
 from compilekit.building.write import Writer, check_subject
 from compilekit.bundle.constants import make_dense
-from compilekit.bundle.files import staged
 from compilekit.bundle.load import load
 from compilekit.bundle.loaded import Built
 from compilekit.bundle.manifest import NAME, Manifest
 from compilekit.bundle.verify import replay
+from compilekit.cache.store import Cache
 from compilekit.engine import Context, Run
 from compilekit.errors import (
     CompilekitError,
@@ -31,7 +34,9 @@ from compilekit.host import Host
 from compilekit.model import Model
 from compilekit.plan import Plan
 from compilekit.progress import Progress
+from compilekit.report import Report
 from compilekit.sample import images_of
+from compilekit.staging import staged
 from compilekit.steps import PlannedStep, StepResult
 
 
@@ -42,15 +47,65 @@ def build(
     sample: Mapping[str, Any],
     progress: Progress,
     target: Path,
+    cache: Cache | None,
 ) -> Built:
-    """Run a plan, and write the bundle."""
-    start = time.perf_counter()
+    """Run a plan, and write the bundle; or copy it, where the same was built before."""
     check_subject(model)
     _check_shapes(plan, model)
     for module in model.modules.values():
         make_dense(module)
+    key = _key(plan, model, host, cache)
+    if cache is None or key is None:
+        return _built(plan, model, host, sample, progress, target, cache)
+    start = time.perf_counter()
+    with cache.working_on("bundle", key, target.name):
+        built = _copied(cache, key, progress, target, start)
+        if built is None:
+            built = _built(plan, model, host, sample, progress, target, cache)
+            title = f"{plan.recipe.name} on {plan.device}"
+            cache.store("bundle", key, {"": target}, title=title, seconds=built.seconds, data={})
+    return built
+
+
+def _key(plan: Plan, model: Model, host: Host, cache: Cache | None) -> str | None:
+    if cache is None:
+        return None
+    try:
+        return bundle_key(plan, model, host)
+    except NoKeyError as error:
+        cache.note(f"the bundle as a whole is not cached: {error}")
+        return None
+
+
+def _copied(cache: Cache, key: str, progress: Progress, target: Path, start: float) -> Built | None:
+    """The same bundle, from the cache; the pipeline that was passed in stays as it is."""
+    with contextlib.suppress(_NotThere), staged(target) as folder:
+        with progress.stage("looking into the build cache"):
+            if cache.fetch("bundle", key, folder) is None:
+                raise _NotThere
+        made = Manifest.read(folder)
+        report = Report.model_validate(made.report)
+        seconds = time.perf_counter() - start
+        return Built(target, made, report, seconds, None, None, reused=len(made.parts))
+    return None
+
+
+class _NotThere(Exception):  # noqa: N818 - nothing is wrong
+    """The cache has no such bundle."""
+
+
+def _built(
+    plan: Plan,
+    model: Model,
+    host: Host,
+    sample: Mapping[str, Any],
+    progress: Progress,
+    target: Path,
+    cache: Cache | None,
+) -> Built:
+    start = time.perf_counter()
     with staged(target) as folder:
-        run = BuildRun(plan, model, host, sample, progress, folder)
+        run = BuildRun(plan, model, host, sample, progress, folder, cache)
         try:
             outcome = run.execute()
             with progress.stage("writing the bundle"):
@@ -66,7 +121,10 @@ def build(
         # Last of all: a folder without it is no bundle, whatever else is in it.
         (folder / NAME).write_text(made.to_json(), encoding="utf-8")
     seconds = time.perf_counter() - start
-    return Built(target, made, outcome.report, seconds, outcome.before, outcome.after)
+    reused = len({m.row.folder for c in run.compiled for m in c.parts if m.cached})
+    return Built(
+        target, made, outcome.report, seconds, outcome.before, outcome.after, reused=reused
+    )
 
 
 def _check_shapes(plan: Plan, model: Model) -> None:
@@ -95,9 +153,11 @@ class BuildRun(Run):
         sample: Mapping[str, Any],
         progress: Progress,
         folder: Path,
+        cache: Cache | None,
     ) -> None:
         super().__init__(plan, model, host, sample, progress)
         self.folder = folder
+        self.reuse = Reuse(plan, host, cache)
         self.compiled: list[Compiled] = []
         self.remembered: dict[int, Mapping[str, Any]] = {}
 
@@ -119,7 +179,9 @@ class BuildRun(Run):
             return result
         position = self.plan.steps.index(step)
         sizes = self.host.sizes(step)
-        exporter = Exporter(step, position, context, self.model, self.host, self.folder, sizes)
+        exporter = Exporter(
+            step, position, context, self.model, self.host, self.folder, sizes, self.reuse
+        )
         runs = [dict(self.sample)]
         if sizes != "one":
             runs = settings(self.model, self.sample, self.plan.recipe.shapes)

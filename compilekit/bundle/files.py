@@ -1,4 +1,4 @@
-"""The files of a bundle: written beside their final place, checked before anything is believed.
+"""The files of a bundle: listed with their digests, and checked before anything is believed.
 
 Light: no torch.
 """
@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import mmap
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compilekit.bundle.manifest import NAME, File, Manifest
-from compilekit.errors import BundleError, UsageError
+from compilekit.errors import BundleError
 
 Check = Literal["all", "code"]
 """Whether the digests of all files are compared, or only of those that are not weights."""
@@ -27,37 +25,9 @@ WEIGHTS = (".safetensors", ".blob")
 _PIECE = 1 << 26
 
 
-@contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A folder that gets the target's name when all went well, and is removed otherwise."""
-    refuse_existing(target)
-    folder = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
-    try:
-        yield folder
-        refuse_existing(target)
-        if target.is_dir():
-            target.rmdir()
-        folder.rename(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def refuse_existing(target: Path) -> None:
-    """A bundle is never written over something else; an empty folder is nothing."""
-    if target.is_symlink() or (
-        target.exists() and not (target.is_dir() and not any(target.iterdir()))
-    ):
-        raise UsageError(f"{target}: is there already; name another place, or remove it first")
-
-
 def listed(folder: Path) -> list[File]:
     """Every file below a folder, with its digest, in the order of their names."""
-    paths = [path for path in _walk(folder) if path != NAME]
+    paths = [path for path in walk(folder) if path != NAME]
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda path: sha256(folder / path), paths)
         return [
@@ -100,7 +70,7 @@ def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callabl
 
 def _compare_names(folder: Path, manifest: Manifest) -> None:
     wanted = {file.path: file for file in manifest.files}
-    found = set(_walk(folder))
+    found = set(walk(folder))
     for path in sorted(wanted.keys() - found):
         raise BundleError(f"{folder / path}: is missing")
     for path in sorted(found - wanted.keys() - {NAME}):
@@ -141,7 +111,7 @@ def _update(digest: Any, mapped: mmap.mmap) -> None:
                 digest.update(piece)
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def walk(folder: Path) -> Iterator[str]:
     """The plain files below a folder, as relative paths; anything else is refused."""
     waiting = [""]
     while waiting:

@@ -57,7 +57,9 @@ class Built:
     manifest: what it says of itself.
     report: what each step did, cost and gained.
     seconds: how long the whole build took.
-    before, after: the output of the sample before the first and after the last step.
+    before, after: the output of the sample before the first and after the last step; None
+        where the whole bundle was copied from the build cache.
+    reused: how many parts come from the build cache.
 
     >>> import compilekit as ck
     >>> ck.Built.__name__
@@ -70,12 +72,14 @@ class Built:
     seconds: float
     before: Any
     after: Any
+    reused: int = 0
 
     def __str__(self) -> str:
         files = self.manifest.files
         weights = total(files, lambda file: file.path.endswith(WEIGHTS))
         parts = len(self.manifest.parts)
+        cached = f" ({self.reused} from the cache)" if self.reused else ""
         return (
-            f"built {self.path}: {parts} part{'s' * (parts != 1)}, {size(total(files))} "
+            f"built {self.path}: {parts} part{'s' * (parts != 1)}{cached}, {size(total(files))} "
             f"({size(weights)} of weights), {self.seconds:.0f} s"
         )

@@ -15,6 +15,7 @@ import typer
 from compilekit.cli import (
     apply,
     build,
+    cache,
     doctor,
     inspect,
     plan,
@@ -59,6 +60,11 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
 COMMANDS = (plan, apply, build, run, inspect, verify, plugins, recipes, schema, doctor)
 for command in COMMANDS:
     app.command(name=command.__name__.rpartition(".")[2])(_guarded(command.run))
+
+group = typer.Typer(help=cache.HELP, no_args_is_help=True)
+for name, function in cache.COMMANDS.items():
+    group.command(name=name)(_guarded(function))
+app.add_typer(group, name=cache.NAME)
 
 
 def main() -> None:

@@ -33,6 +33,9 @@ def run(
     ] = None,
     plugin: PluginOption = None,
     *,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Use the build cache, and add to it.")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Compile a model ahead of time by a recipe, and write a bundle.
@@ -48,13 +51,20 @@ def run(
     try:
         # With --json, what plugins and models print must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-            built = build(recipe, model, output, host=load_host(plugin or []))
+            built = build(recipe, model, output, host=load_host(plugin or []), cache=cache)
     except CompilekitError as error:
         if error.report is not None and not json:
             print_report(error.report)
         raise
     if json:
-        print_json({"path": str(built.path), "seconds": built.seconds, **_numbers(built.path)})
+        print_json(
+            {
+                "path": str(built.path),
+                "seconds": built.seconds,
+                "reused": built.reused,
+                **_numbers(built.path),
+            }
+        )
         return
     print_report(built.report)
     typer.echo(str(built))

@@ -38,9 +38,15 @@ def regions(options, context):
 
 @ck.hookimpl
 def export(destination, context):
+    import os
+    from pathlib import Path
+
     import torch
     from torch._export.serde.serialize import serialize
 
+    if "EXPORT_LOG" in os.environ:
+        with Path(os.environ["EXPORT_LOG"]).open("a", encoding="utf-8") as log:
+            log.write(f"{context.entry}\n")
     dims = tuple(dict.fromkeys(each, torch.export.Dim.AUTO) or None for each in context.symbols)
     program = torch.export.export(
         context.flat, context.inputs, dynamic_shapes=(dims,) if any(dims) else None, strict=False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import compilekit as ck
 from compilekit.bundle import manifest as manifests
-from compilekit.bundle.files import check_files, staged
+from compilekit.bundle.files import check_files
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -308,34 +308,6 @@ def test_any_change_of_a_manifest_is_an_error_or_reads_as_what_it_says(paths, da
     except ck.BundleError:
         return
     assert ck.Manifest.parse(read.to_json().encode()) == read
-
-
-def test_a_folder_gets_its_name_only_when_all_went_well(tmp_path):
-    target = tmp_path / "made"
-    with pytest.raises(ZeroDivisionError), staged(target) as folder:  # noqa: PT012
-        (folder / "x").write_text("x")
-        raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
-    with staged(target) as folder:
-        (folder / "x").write_text("x")
-        assert not target.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
-
-
-def test_what_is_there_already_is_not_written_over(tmp_path):
-    target = tmp_path / "made"
-    target.mkdir()
-    (target / "precious").write_text("x")
-    with pytest.raises(ck.UsageError, match="made: is there already"), staged(target):
-        pytest.fail("it was about to be written over")
-    assert (target / "precious").read_text() == "x"
-
-
-def test_an_empty_folder_counts_as_nothing(tmp_path):
-    (tmp_path / "made").mkdir()
-    with staged(tmp_path / "made") as folder:
-        (folder / "x").write_text("x")
-    assert (tmp_path / "made" / "x").exists()
 
 
 def test_checking_takes_the_files_alone(pristine):

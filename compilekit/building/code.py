@@ -1,0 +1,120 @@
+"""What Python code a model consists of, so that a cached part is not used after it changed.
+
+Code of installed packages is known by their versions; a user's own, by the digest of its files.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEPTH = 6
+
+_INSTALLED = tuple(
+    str(Path(sysconfig.get_path(name)).resolve())
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+class UnknownCodeError(Exception):
+    """Code that is in no file, so it cannot be told whether it is as it was."""
+
+
+def code_of(modules: Iterable[nn.Module]) -> dict[str, str]:
+    """The versions and digests that say which code runs in these modules."""
+    every = list(modules)
+    names = {name for kind in _classes(every) for name in _homes(kind)}
+    names |= {name for each in every for value in vars(each).values() for name in _inside(value)}
+    found: dict[str, str] = {}
+    has_own = False
+    for name in names:
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if name in sys.builtin_module_names or (file and _is_installed(file)):
+            package = name.partition(".")[0]
+            found[package] = _version(package)
+        elif not file:
+            raise UnknownCodeError(f"{name} is in no file")
+        else:
+            has_own = True
+    if has_own:
+        # What it imports from the same project may have changed as well.
+        found |= {each.__name__: source_digest(path) for each, path in _own_modules()}
+    return found
+
+
+def source_digest(path: Path) -> str:
+    """The digest of a module's file, or of all Python files of a package."""
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + _bytes(file))
+    return digest.hexdigest()
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UnknownCodeError(f"{file}: {error.strerror}") from error
+
+
+def _classes(modules: Iterable[nn.Module]) -> set[type]:
+    return {kind for each in modules for kind in type(each).__mro__}
+
+
+def _homes(kind: type) -> Iterator[str]:
+    """The modules that a class's code is from; a method may have been put there by another."""
+    yield kind.__module__
+    for value in vars(kind).values():
+        function = inspect.unwrap(value) if callable(value) else value
+        if isinstance(function, FunctionType):
+            yield function.__module__ or kind.__module__
+
+
+def _inside(value: object, depth: int = 0) -> Iterator[str]:
+    """The modules of functions and classes that are kept as settings: activations, say."""
+    if isinstance(value, MethodType):
+        value = value.__func__
+    if isinstance(value, type | FunctionType):
+        yield value.__module__ or ""
+    elif isinstance(value, Mapping) and depth < DEPTH:
+        for each in value.values():
+            yield from _inside(each, depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset) and depth < DEPTH:
+        for each in value:
+            yield from _inside(each, depth + 1)
+
+
+@functools.cache
+def _is_installed(file: str) -> bool:
+    path = str(Path(file).resolve())
+    return path.startswith(_INSTALLED)
+
+
+def _own_modules() -> Iterator[tuple[ModuleType, Path]]:
+    """Everything that was imported from outside of installed packages."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        # Some modules that are made while they run bear a name that is no path.
+        if isinstance(file, str) and Path(file).is_file() and not _is_installed(file):
+            yield module, Path(file)
+
+
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return sys.version if package in sys.stdlib_module_names else ""

@@ -1,0 +1,99 @@
+"""`compilekit cache`: what the build cache holds, and how to make it smaller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compilekit.cli.shared import JsonOption, print_json, print_table
+from compilekit.errors import UsageError
+from compilekit.report.data import size
+
+if TYPE_CHECKING:
+    from compilekit.cache.entry import Entry
+    from compilekit.cache.store import Cache
+
+NAME = "cache"
+HELP = "Show and prune the build cache. It lies where COMPILEKIT_CACHE says, or in ~/.cache."
+DAY = 86_400
+
+
+def show(*, json: JsonOption = False) -> None:
+    """List what the build cache holds, the latest used first."""
+    entries = _cache().entries()
+    if json:
+        print_json([_row(entry, used) for entry, used in entries])
+    elif entries:
+        rows = [
+            (entry.kind, entry.title, size(entry.size), f"{entry.seconds:.0f} s", _ago(used))
+            for entry, used in entries
+        ]
+        print_table(["kind", "what", "size", "took", "last used"], rows)
+    else:
+        typer.echo("the build cache is empty")
+
+
+def measure(*, json: JsonOption = False) -> None:
+    """Show where the build cache lies, how large it is, and how large it may become."""
+    from compilekit.cache import settings
+
+    total, limit = sum(entry.size for entry, _ in _cache().entries()), settings.limit()
+    if json:
+        print_json({"folder": str(settings.folder()), "bytes": total, "limit": limit})
+    else:
+        typer.echo(f"{settings.folder()}: {size(total)} of {size(limit)} (COMPILEKIT_CACHE_LIMIT)")
+
+
+def prune(
+    limit: Annotated[
+        str | None, typer.Option("--limit", help='Keep at most this much, "20 GB" say.')
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option("--unused", help="Remove what was not used for so many days.")
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
+) -> None:
+    """Remove what was not used for longest. What a build is just using stays."""
+    from compilekit.cache.settings import parse_size
+
+    if not everything and limit is None and days is None:
+        raise UsageError("say what to remove: --limit SIZE, --unused DAYS or --all")
+    room = 0 if everything else None if limit is None else parse_size(limit, "--limit")
+    since = 0.0 if days is None else time.time() - days * DAY
+    removed = _cache().prune(limit=room, unused_since=since)
+    count, total = len(removed), sum(entry.size for entry in removed)
+    typer.echo(f"removed {count} {'entry' if count == 1 else 'entries'}, {size(total)}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"list": show, "size": measure, "prune": prune}
+
+
+def _cache() -> Cache:
+    from compilekit.cache import settings
+    from compilekit.cache.store import Cache
+
+    return Cache(settings.folder(), settings.limit(), lambda text: typer.echo(text, err=True))
+
+
+def _row(entry: Entry, used: float) -> dict[str, object]:
+    return {
+        "kind": entry.kind,
+        "key": entry.key,
+        "what": entry.title,
+        "bytes": entry.size,
+        "seconds": entry.seconds,
+        "used": used,
+    }
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0.0, time.time() - moment)
+    for unit, length in (("day", DAY), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count:
+            return f"{count} {unit}{'s' * (count != 1)} ago"
+    return "just now"

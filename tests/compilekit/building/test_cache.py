@@ -1,0 +1,297 @@
+"""What was built before is used again, and nothing is served that is not as it was."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch._inductor.config
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from support import EXPORTER, SAMPLE, Twice, draw
+from torch import nn
+
+import compilekit as ck
+from compilekit import environment
+from compilekit.building import keys
+from compilekit.testing import tiny_pipeline
+
+MID = "eager_export{components=unet, modules=[mid_block]}"
+DECODE = "eager_export{components=vae.decode}"
+INPUTS = {"x": torch.linspace(-1, 1, 16).reshape(2, 8)}
+
+
+@pytest.fixture
+def world(tmp_path, exporter, monkeypatch):
+    """Builds into numbered folders; `exports()` gives what was compiled since it was last asked."""
+    log = tmp_path / "exports"
+    monkeypatch.setenv("EXPORT_LOG", str(log))
+    numbers = iter(range(1000))
+
+    def build(steps, model, sample=None, inputs=None, **more):
+        recipe = ck.Recipe.from_steps(steps, sample=sample or {})
+        arguments = {"host": exporter, "progress": False, "inputs": inputs, **more}
+        return ck.build(recipe, model, tmp_path / f"bundle-{next(numbers)}", **arguments)
+
+    def exports():
+        found = log.read_text().split() if log.exists() else []
+        log.write_text("")
+        return found
+
+    return SimpleNamespace(build=build, exports=exports)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return Twice().eval()
+
+
+def build_net(world, model=None, steps="eager_export{components=model}", inputs=None, **more):
+    return world.build(steps, model or net(), inputs=inputs or INPUTS, **more)
+
+
+def files(built):
+    return {file.path: file.sha256 for file in built.manifest.files}
+
+
+def test_an_identical_build_is_a_copy_and_leaves_the_model_alone(world, load):
+    steps = f"precision{{components=[vae, text_encoder], dtype=bfloat16}}, {MID}"
+    first = world.build(steps, tiny_pipeline("sd"), SAMPLE)
+    assert world.exports() == ["unet.mid_block"]
+    untouched = tiny_pipeline("sd")
+    second = world.build(steps, untouched, SAMPLE)
+    assert world.exports() == []
+    assert files(second) == files(first)
+    assert (second.reused, second.before) == (1, None)
+    assert second.report.to_json() == first.report.to_json()
+    assert untouched.vae.dtype == torch.float32
+    assert "1 part (1 from the cache)" in str(second)
+    torch.testing.assert_close(draw(load(second.path)), draw(load(first.path)), rtol=0, atol=0)
+
+
+def test_without_the_cache_all_is_made_anew_and_nothing_kept(world):
+    build_net(world, cache=False)
+    build_net(world)
+    build_net(world, cache=False)
+    assert world.exports() == ["model", "model", "model"]
+
+
+def test_an_option_rebuilds_only_the_parts_that_it_reaches(world, load):
+    pipe = tiny_pipeline("sd")
+    world.build(f"{MID}, {DECODE}", copy.deepcopy(pipe), SAMPLE)
+    assert world.exports() == ["unet.mid_block", "vae.decode"]
+    # A step before it on the same component reaches it; one on another does not.
+    cast = "precision{components=text_encoder, dtype=bfloat16}"
+    decode = "eager_export{components=vae.decode, sizes=fixed}"
+    other = world.build(f"{cast}, {MID}, {decode}", copy.deepcopy(pipe), SAMPLE)
+    assert set(world.exports()) == {"vae.decode"}
+    assert other.reused == 1
+    assert draw(load(other.path)).shape == (1, 64, 64, 3)
+    last = world.build(f"channels_last{{components=unet}}, {MID}", copy.deepcopy(pipe), SAMPLE)
+    assert world.exports() == ["unet.mid_block"]
+    assert last.reused == 0
+
+
+def test_a_failed_build_leaves_its_finished_parts_to_the_next(world):
+    pipe = tiny_pipeline("sd")
+    recipe = f"{MID}, {DECODE}, precision{{components=text_encoder, dtype=bfloat16, budget=1e-9}}"
+    with pytest.raises(ck.CompilekitError, match="budget"):
+        world.build(recipe, copy.deepcopy(pipe), SAMPLE)
+    assert len(world.exports()) == len([MID, DECODE])
+    built = world.build(f"{MID}, {DECODE}", copy.deepcopy(pipe), SAMPLE)
+    assert (world.exports(), built.reused) == ([], len([MID, DECODE]))
+
+
+def changed_weight(_):
+    model = net()
+    with torch.no_grad():
+        model.one.weight[3, 3] += 1e-6
+    return {"model": model}
+
+
+def changed_setting(_):
+    model = net()
+    model.one.note = 3
+    return {"model": model}
+
+
+def changed_class(_):
+    class Other(Twice):
+        def forward(self, x, scale=2.0):
+            return super().forward(x, scale)
+
+    torch.manual_seed(0)
+    return {"model": Other().eval()}
+
+
+def changed_function(_):
+    model = net()
+    model.one.activation = changed_weight
+    return {"model": model}
+
+
+def changed_version(monkeypatch):
+    real = environment.installed_version
+    newer = {"diffusers": "99.0"}
+    monkeypatch.setattr(environment, "installed_version", lambda name: newer.get(name, real(name)))
+
+
+def changed_variable(monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_FREEZING", "1")
+
+
+def changed_compiler(monkeypatch):
+    monkeypatch.setattr(keys, "_compiler", lambda: "g++ 99")
+
+
+def changed_machine(monkeypatch):
+    monkeypatch.setattr(environment, "cpu_flags", lambda: "avx512_new")
+
+
+def changed_setting_of_torch(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config, "epilogue_fusion", False)
+
+
+def changed_plugin(monkeypatch):
+    text = EXPORTER.read_text() + "\n# another version\n"
+    folder = Path(tempfile.mkdtemp())
+    (folder / "eager_export.py").write_text(text)
+    return {"host": ck.load_host([folder / "eager_export.py"])}
+
+
+def changed_shape(_):
+    return {"inputs": {"x": torch.linspace(-1, 1, 24).reshape(3, 8)}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_weight,
+        changed_setting,
+        changed_class,
+        changed_function,
+        changed_version,
+        changed_variable,
+        changed_compiler,
+        changed_machine,
+        changed_setting_of_torch,
+        changed_plugin,
+        changed_shape,
+    ],
+)
+def test_what_changed_is_not_served(world, monkeypatch, change):
+    build_net(world)
+    assert build_net(world).reused == 1
+    assert world.exports() == ["model"]
+    changes = change(monkeypatch) or {}
+    assert build_net(world, **changes).reused == 0
+    assert world.exports() == ["model"]
+
+
+def test_a_weight_in_a_scheduler_or_tokenizer_counts_too(world):
+    world.build(MID, tiny_pipeline("sd"), SAMPLE)
+    pipe = tiny_pipeline("sd")
+    pipe.scheduler.register_to_config(beta_end=0.5)
+    built = world.build(MID, pipe, SAMPLE)
+    config = built.path / "pipeline" / "scheduler" / "scheduler_config.json"
+    assert '"beta_end": 0.5' in config.read_text()
+
+
+def said(built):
+    """All that two builds of one thing have in common: code holds paths of its sources."""
+    made = built.manifest
+    weights = {path: digest for path, digest in files(built).items() if "constants/" in path}
+    parts = [(part.signature, part.constants, part.output) for part in made.parts]
+    return made.recipe, made.components, weights, parts, made.entries
+
+
+STEPS = st.sampled_from(
+    [
+        "eager_export{components=model}",
+        "eager_export{components=model, sizes=fixed}",
+        "precision{components=model, dtype=bfloat16}, eager_export{components=model}",
+        "precision{components=model, dtype=float16}, eager_export{components=model}",
+        "eager_export{components=model, sizes=one}",
+    ]
+)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    phases=[Phase.generate],
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(STEPS, st.integers(0, 1), st.integers(1, 2), st.booleans())
+def test_whatever_is_edited_the_cache_gives_what_a_new_build_gives(
+    world, load, steps, seed, rows, warm
+):
+    inputs = {"x": torch.linspace(-1, 1, 8 * rows).reshape(rows, 8)}
+    if warm:
+        build_net(world, net(seed), steps, inputs)
+    served = build_net(world, net(seed), steps, inputs)
+    anew = build_net(world, net(seed), steps, inputs, cache=False)
+    assert said(served) == said(anew)
+    models = [load(built.path) for built in (served, anew)]
+    out = [model(inputs["x"].to(model.one.weight.dtype))["sum"] for model in models]
+    torch.testing.assert_close(out[0], out[1], rtol=0, atol=0)
+
+
+def test_a_damaged_part_is_built_again(world, capsys):
+    cache = Path(os.environ["COMPILEKIT_CACHE"])
+    build_net(world)
+    for entry in [*(cache / "bundles").iterdir(), *(cache / "parts").iterdir()]:
+        for path in (entry / "files").rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert build_net(world, progress=True).reused == 0
+    assert capsys.readouterr().err.count("a damaged entry of the cache is dropped") == len(
+        ["the bundle", "the part"]
+    )
+    assert build_net(world).reused == 1
+
+
+class Otherwise(Twice):
+    def forward(self, x, scale=1.0):
+        return {"sum": self.one(x) - self.other(x) * scale, "x": x}
+
+
+@pytest.mark.parametrize("model", [Otherwise(), nn.Linear(8, 8)], ids=["values", "weights"])
+def test_a_part_that_answers_otherwise_is_not_used(world, monkeypatch, capsys, model):
+    # A change that no key knows of must not happen, and is caught all the same.
+    monkeypatch.setattr(keys, "_contents", lambda _: ["the same"])
+    monkeypatch.setattr(keys, "_said", lambda *_, **__: {})
+    build_net(world)
+    steps = "eager_export{components=model, sizes=fixed}"
+    name = "x" if isinstance(model, Twice) else "input"
+    # One row: the other signature, were its key not made equal, is another.
+    built = build_net(world, model.eval(), steps, {name: INPUTS["x"]}, progress=True)
+    assert built.reused == 0
+
+
+def test_a_model_of_which_it_cannot_be_told_is_built_and_not_kept(world, capsys):
+    def hooked():
+        model = net()
+        model.one.register_forward_hook(lambda *_: None)
+        return model
+
+    build_net(world, hooked(), progress=True)
+    assert "is not cached: the model holds something that cannot be compared (function)" in (
+        capsys.readouterr().err
+    )
+    build_net(world, hooked())
+    assert world.exports() == ["model", "model"]
+
+
+def test_code_from_no_file_is_not_kept(world, capsys):
+    space = {"nn": nn, "__name__": "nowhere"}
+    exec("class Made(nn.Linear):\n    pass", space)  # noqa: S102 - as in a notebook
+    build_net(world, space["Made"](8, 8).eval(), inputs={"input": INPUTS["x"]}, progress=True)
+    assert "is not cached: nowhere is in no file" in capsys.readouterr().err
