@@ -21,6 +21,7 @@ from compilekit.errors import (
     RecipeError,
     SaveError,
     SealedError,
+    SignatureError,
     StepError,
     SymbolicShapeError,
     UncoveredCallError,
@@ -32,6 +33,7 @@ from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
 from compilekit.recipe import Recipe
 from compilekit.report import Report
+from compilekit.signing import sign
 from compilekit.steps import (
     Effects,
     ExportContext,
@@ -78,6 +80,7 @@ __all__ = [
     "Report",
     "SaveError",
     "SealedError",
+    "SignatureError",
     "StepContext",
     "StepDescription",
     "StepError",
@@ -95,4 +98,5 @@ __all__ = [
     "load",
     "load_host",
     "plan",
+    "sign",
 ]

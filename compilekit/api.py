@@ -14,6 +14,7 @@ from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
 from compilekit.recipe import Recipe
 from compilekit.report import Report
+from compilekit.signing import Trust, check_trust
 
 if TYPE_CHECKING:
     import torch
@@ -135,6 +136,7 @@ def load(
     on_mismatch: Literal["error", "eager"] = "error",
     on_uncovered: Literal["error", "eager"] = "error",
     check: Literal["all", "code"] = "all",
+    trust: Trust | None = None,
     host: Host | None = None,
     progress: bool = True,
 ) -> Any:
@@ -146,6 +148,8 @@ def load(
     on_uncovered: what a call does that no part was compiled for: raise `UncoveredCallError`, or
         run "eager"; `bundle_of(pipeline).counts()` says how often.
     check: compare the digests of "all" files, or of the "code" alone, which leaves weights out.
+    trust: public keys (PEM files); the bundle must be signed by one of them, as it is now. Where
+        the environment variable `COMPILEKIT_TRUST` names keys, this is always so.
     host: plugins; left out, the installed ones.
 
     Compiled parts are native code: load only bundles that you trust.
@@ -156,7 +160,8 @@ def load(
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
     folder = Path(bundle)
-    manifest = Manifest.read(folder)
+    manifest, digest = Manifest.read_with_digest(folder)
+    check_trust(folder, manifest, digest, trust)
     from compilekit.bundle.load import load as run
     from compilekit.progress import Progress
 

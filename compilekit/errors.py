@@ -16,6 +16,7 @@ CompilekitError                 exit code of the command line: 1
 ├── SaveError                   1   saving now would write a folder that loads wrong
 ├── BundleError                 1   a bundle is damaged, or is none
 │   ├── MismatchError           3   it was built for another machine
+│   ├── SignatureError          1   it is not signed by a trusted key as it is
 │   ├── UncoveredCallError      1   a call that nothing in it was compiled for
 │   └── SealedError             1   a change that compiled code would not see
 └── MachineError                3   this machine cannot do it
@@ -269,6 +270,15 @@ class MismatchError(BundleError):
     """
 
     exit_code = 3
+
+
+class SignatureError(BundleError):
+    """A bundle is not signed by a trusted key, or not as it is now.
+
+    >>> import compilekit as ck
+    >>> issubclass(ck.SignatureError, ck.BundleError)
+    True
+    """
 
 
 class UncoveredCallError(BundleError):

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from compilekit.bundle.manifest import NAME, File, Manifest
+from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest
 from compilekit.errors import BundleError
 
 Check = Literal["all", "code"]
@@ -27,7 +27,7 @@ _PIECE = 1 << 26
 
 def listed(folder: Path) -> list[File]:
     """Every file below a folder, with its digest, in the order of their names."""
-    paths = [path for path in walk(folder) if path != NAME]
+    paths = [path for path in walk(folder) if path not in (NAME, SIGNATURE)]
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda path: sha256(folder / path), paths)
         return [
@@ -73,7 +73,7 @@ def _compare_names(folder: Path, manifest: Manifest) -> None:
     found = set(walk(folder))
     for path in sorted(wanted.keys() - found):
         raise BundleError(f"{folder / path}: is missing")
-    for path in sorted(found - wanted.keys() - {NAME}):
+    for path in sorted(found - wanted.keys() - {NAME, SIGNATURE}):
         raise BundleError(f"{folder / path}: is not in the manifest; a bundle holds nothing else")
     for path, file in wanted.items():
         size = (folder / path).stat().st_size

@@ -7,6 +7,7 @@ be there in another.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,8 @@ from compilekit.steps import Device
 
 FORMAT = 1
 NAME = "manifest.json"
+SIGNATURE = "model.sig"
+"""Lies beside the manifest, in which it is not."""
 REPLAY = "replay.safetensors"
 LIMIT = 64 * 1024 * 1024
 """The most bytes that a manifest is read with; the largest real ones have a few megabytes."""
@@ -242,6 +245,13 @@ class Manifest(Data):
         """Read the manifest of a bundle, and check that it makes sense. Looks at no other file."""
         path = Path(folder) / NAME
         return cls.parse(_bytes_of(path), str(path))
+
+    @classmethod
+    def read_with_digest(cls, folder: str | Path) -> tuple[Manifest, str]:
+        """Read a manifest, and give the digest of the very bytes that were read."""
+        path = Path(folder) / NAME
+        text = _bytes_of(path)
+        return cls.parse(text, str(path)), hashlib.sha256(text).hexdigest()
 
     @classmethod
     def parse(cls, text: bytes, where: str = NAME) -> Manifest:

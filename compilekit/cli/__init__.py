@@ -23,6 +23,7 @@ from compilekit.cli import (
     recipes,
     run,
     schema,
+    sign,
     verify,
 )
 from compilekit.errors import CompilekitError
@@ -57,7 +58,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-COMMANDS = (plan, apply, build, run, inspect, verify, plugins, recipes, schema, doctor)
+COMMANDS = (plan, apply, build, run, inspect, verify, sign, plugins, recipes, schema, doctor)
 for command in COMMANDS:
     app.command(name=command.__name__.rpartition(".")[2])(_guarded(command.run))
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from compilekit.cli.inspect import BundleArgument
-from compilekit.cli.shared import PluginOption, prepare_output, quiet_libraries
+from compilekit.cli.shared import KeyOption, PluginOption, prepare_output, quiet_libraries
 from compilekit.errors import UsageError
 
 
@@ -37,6 +37,7 @@ def run(
         Literal["error", "eager"],
         typer.Option(help="What a call does that no part was compiled for."),
     ] = "error",
+    key: KeyOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Load a bundle, and run its sample once.
@@ -50,7 +51,9 @@ def run(
     from compilekit.host import load_host
 
     start = time.perf_counter()
-    subject = load(bundle, device=device, on_uncovered=on_uncovered, host=load_host(plugin or []))
+    subject = load(
+        bundle, device=device, on_uncovered=on_uncovered, trust=key, host=load_host(plugin or [])
+    )
     loaded = time.perf_counter() - start
     given = dict(_parsed(each) for each in argument or [])
     if prompt is not None:

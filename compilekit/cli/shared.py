@@ -30,6 +30,15 @@ ModelArgument = Annotated[
         metavar="[MODEL]", help="A model's folder or hub id; left out, the recipe's own."
     ),
 ]
+KeyOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="A public key (PEM) that must have signed the bundle; of several, any. "
+        "COMPILEKIT_TRUST names such keys for all commands.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 
 

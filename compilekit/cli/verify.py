@@ -10,6 +10,7 @@ import typer
 from compilekit.cli.inspect import BundleArgument
 from compilekit.cli.shared import (
     JsonOption,
+    KeyOption,
     PluginOption,
     print_json,
     print_table,
@@ -24,19 +25,22 @@ def run(
     replay: Annotated[
         bool, typer.Option("--replay", help="Load it too, and compare the recorded numbers.")
     ] = False,
+    key: KeyOption = None,
     plugin: PluginOption = None,
     *,
     json: JsonOption = False,
 ) -> None:
-    """Check every file of a bundle against its digest; with --replay, its numbers too.
+    """Check every file of a bundle against its digest; its signature and its numbers too.
 
     Without --replay nothing of the bundle is loaded. Exit code 1 when a file was altered or a
     number is worse than when it was built, 3 when the bundle was built for another machine.
     """
     from compilekit.bundle.files import check_files, total
     from compilekit.bundle.manifest import Manifest
+    from compilekit.signing import check_trust
 
-    manifest = Manifest.read(bundle)
+    manifest, digest = Manifest.read_with_digest(bundle)
+    signers = check_trust(bundle, manifest, digest, key)
     check_files(bundle, manifest)
     rows = []
     if replay:
@@ -51,9 +55,12 @@ def run(
         rows = list(answer(bundle, manifest, subject))
     if json:
         numbers = [{"entry": r.entry, "recorded": r.recorded, "error": r.error} for r in rows]
-        print_json({"files": len(manifest.files), "replay": numbers})
+        signed = [str(path) for path in signers]
+        print_json({"files": len(manifest.files), "signed_by": signed, "replay": numbers})
     else:
         typer.echo(f"{len(manifest.files)} files, {size(total(manifest.files))}: as built")
+        for path in signers:
+            typer.echo(f"signed by {path}")
         if rows:
             cells = [
                 (r.entry, f"{r.recorded:.2e}", f"{r.error:.2e}", "ok" if r.ok else "worse")
