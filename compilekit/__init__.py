@@ -1,6 +1,7 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
-from compilekit.api import Applied, apply, build, bundle_of, load
+from compilekit.api import Applied, apply, bisect, build, bundle_of, load, replay
+from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.signature import Range
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Applied",
+    "Blame",
     "Built",
     "BundleError",
     "ClaimError",
@@ -91,6 +93,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "apply",
+    "bisect",
     "build",
     "bundle_of",
     "effects",
@@ -98,5 +101,6 @@ __all__ = [
     "load",
     "load_host",
     "plan",
+    "replay",
     "sign",
 ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import UsageError
 from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
+from compilekit.progress import Progress
 from compilekit.recipe import Recipe
 from compilekit.report import Report
 from compilekit.signing import Trust, check_trust
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from compilekit.model import Model
-    from compilekit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ def apply(
     host = host or load_host()
     checked = plan(recipe, host=host)
     from compilekit.engine import Run
+    from compilekit.repro import reproducible
 
     model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
-    outcome = Run(checked, model, host, sample, shown).execute()
+    with reproducible(checked, model, host):
+        outcome = Run(checked, model, host, sample, shown).execute()
     return Applied(model.subject, outcome.report, outcome.before, outcome.after)
 
 
@@ -120,13 +123,15 @@ def build(
     from compilekit.building.run import build as run
     from compilekit.cache import settings
     from compilekit.cache.store import Cache
+    from compilekit.repro import reproducible
     from compilekit.staging import refuse_existing
 
     path = Path(target or checked.recipe.name)
     refuse_existing(path)
     model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
     store = Cache(settings.folder(), settings.limit(), shown.note) if cache else None
-    return run(checked, model, host, sample, shown, path, store)
+    with reproducible(checked, model, host):
+        return run(checked, model, host, sample, shown, path, store)
 
 
 def load(
@@ -163,7 +168,6 @@ def load(
     manifest, digest = Manifest.read_with_digest(folder)
     check_trust(folder, manifest, digest, trust)
     from compilekit.bundle.load import load as run
-    from compilekit.progress import Progress
 
     return run(
         folder,
@@ -175,6 +179,75 @@ def load(
         check=check,
         progress=Progress(enabled=progress),
     )
+
+
+def replay(
+    repro: str | Path,
+    pipeline: Any = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> str:
+    """Run the failing step of a failed run again, alone; raises what it raises, or says it passes.
+
+    repro: the folder that a failed `apply` or `build` left; its error has it as `repro`.
+    pipeline, inputs: the model, as for `apply`; left out, one with the same configs and random
+        weights is made.
+    host: plugins; left out, the installed ones, and those that lie in the folder.
+
+    Steps before it run too, unmeasured; those after it do not.
+
+    >>> import compilekit as ck
+    >>> ck.replay("no-such-folder", progress=False)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: no-such-folder: is no reproducer: it has no readable state.json
+    """
+    from compilekit.repro import replay as run
+
+    return run(repro, pipeline, inputs, host, Progress(enabled=progress))
+
+
+def bisect(
+    recipe: Recipe | str | Path,
+    make: Callable[[], Any] | str | Path | None = None,
+    *,
+    check: Callable[[Any], bool] | None = None,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Blame:
+    """Find the step of a recipe, its component and block that breaks a budget or a check.
+
+    make: gives a fresh pipeline or module each time it is called; or a folder or hub id, which is
+        loaded each time. Left out, the recipe's `model:`.
+    check: is given the sample's output, and says whether it is good. Left out, the budgets of
+        the steps and of the recipe's `verify` decide.
+    inputs, host, progress: as for `apply`.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
+    >>> inputs = {"input": torch.linspace(0, 1, 8).reshape(1, 8)}
+    >>> blame = ck.bisect(recipe, lambda: torch.nn.Linear(8, 8), inputs=inputs, progress=False)
+    >>> blame.step, blame.component
+    ('steps[0].precision', 'model')
+    """
+    host = host or load_host()
+    checked = plan(recipe, host=host)
+    from compilekit.bisection.search import Bisect
+
+    source = make
+
+    def fresh() -> Any:
+        if callable(source):
+            return source()
+        from compilekit.loading import load_subject
+
+        return load_subject(checked, None if source is None else str(source))
+
+    model, sample, shown = _prepared(checked, fresh(), inputs, progress=progress)
+    return Bisect(checked, host, fresh, model.inputs, sample, check, shown).run()
 
 
 def bundle_of(pipeline: Any) -> Loaded:

@@ -87,6 +87,7 @@ class Run:
         self._late: list[tuple[StepReport, StepResult]] = []
         self._unfit: dict[str, str] = {}
         self._begun: list[PlannedStep] = []
+        self._running: PlannedStep | None = None
         self._verify: Verify | None = None
         self.report = Report(
             recipe=plan.recipe.name,
@@ -108,36 +109,62 @@ class Run:
             guard_saving(self.model, self._begun, self._unfit)
             if isinstance(error, CompilekitError):
                 error.report = self.report
+                error.step = None if self._running is None else self._running.index
             raise
 
-    def _execute(self) -> Outcome:
+    def execute_alone(self, step: PlannedStep) -> None:
+        """Run one step under instruments; those before it run unmeasured, and none after it."""
+        with torch.random.fork_rng(devices=cuda_devices()):
+            first, rest = self._in_order()
+            around = self._around()
+            for each in first:
+                self._step(each, around if each is step else [KeepState()])
+                if each is step:
+                    return
+            self._record()
+            verify = self._references(rest)
+            for each in rest[: rest.index(step)]:
+                # What is compiled ahead of time serves components that no later step may change.
+                if self.plan.purpose != "build" or not each.description.exports:
+                    self._step(each, [KeepState()])
+            verify.final()  # the state that the step finds
+            self._step(step, [*around, verify])
+
+    def _in_order(self) -> tuple[list[PlannedStep], list[PlannedStep]]:
+        """The steps that change results, and the others."""
         first = [step for step in self.plan.steps if "results" in step.effects.changes]
-        rest = [step for step in self.plan.steps if step not in first]
-        titles = {name: str(plugin) for name, plugin in self.host.plugins.items()}
-        around: list[Instrument] = [
-            KeepState(),
-            CheckClaims(self.model, titles),
-            Memory(self.model),
-        ]
+        return first, [step for step in self.plan.steps if step not in first]
+
+    def _around(self) -> list[Instrument]:
+        return [KeepState(), CheckClaims(self.model, self._titles()), Memory(self.model)]
+
+    def _titles(self) -> dict[str, str]:
+        return {name: str(plugin) for name, plugin in self.host.plugins.items()}
+
+    def _references(self, steps: Sequence[PlannedStep]) -> Verify:
+        with self.progress.stage("float32 reference, and times before the first step"):
+            upcast = self.plan.recipe.verify.reference == "float32"
+            verify = Verify(self.model, self._recording, steps, self._titles(), upcast=upcast)
+        self._verify = verify
+        self.report.baseline = verify.baseline
+        return verify
+
+    def _execute(self) -> Outcome:
+        first, rest = self._in_order()
+        around = self._around()
         for step in first:
             self._step(step, around)
         before, seconds_before = self._record()
-        with self.progress.stage("float32 reference, and times before the first step"):
-            verify = Verify(self.model, self._recording, rest, titles, upcast=self._upcasts())
-        self._verify = verify
-        self.report.baseline = verify.baseline
+        verify = self._references(rest)
         for step in rest:
             self._step(step, [*around, verify])
         after, seconds_after = self._rerun()
         with self.progress.stage("final check"):
             self.report.final = verify.final()
-        self.report.end_to_end = _end_to_end(before, after, seconds_before, seconds_after)
+        self.report.end_to_end = end_to_end(before, after, seconds_before, seconds_after)
         self.report.not_savable = guard_saving(self.model, self._begun, self._unfit)
-        self._gate()
+        self.gate()
         return Outcome(self.report, before, after)
-
-    def _upcasts(self) -> bool:
-        return self.plan.recipe.verify.reference == "float32"
 
     def title(self, step: PlannedStep) -> str:
         """How progress names a step."""
@@ -230,6 +257,7 @@ class Run:
         context = Context(
             step, self._components(step), self.plan.device, self.plan.purpose, _run=self
         )
+        self._running = step
         with self.progress.stage(self.title(step)):
             for instrument in instruments:
                 instrument.before(step)
@@ -250,6 +278,7 @@ class Run:
             for instrument in instruments:
                 instrument.after(step, result, row)
             _check_match(step, row)
+        self._running = None
 
     def _perform(self, step: PlannedStep, context: Context) -> StepResult:
         """Let the step do its work. A build does something else with steps that export."""
@@ -265,7 +294,7 @@ class Run:
             row.details.update(self.host.late_details(row.name, result))
         return output, seconds
 
-    def _gate(self) -> None:
+    def gate(self) -> None:
         """The recipe's own budgets, for the state that the user gets."""
         verify = self.plan.recipe.verify
         problems = [
@@ -276,7 +305,7 @@ class Run:
         ]
         end = self.report.end_to_end
         for name, floor in (("psnr", verify.min_psnr), ("ssim", verify.min_ssim)):
-            value = getattr(end, name)
+            value = None if end is None else getattr(end, name)
             if floor is not None and value is None:
                 problems.append(f"min_{name} is set, and the sample gives no images to compare")
             elif floor is not None and not value >= floor:
@@ -305,7 +334,8 @@ def _check_match(step: PlannedStep, row: StepReport) -> None:
     )
 
 
-def _end_to_end(before: Any, after: Any, seconds_before: float, seconds_after: float) -> EndToEnd:
+def end_to_end(before: Any, after: Any, seconds_before: float, seconds_after: float) -> EndToEnd:
+    """Compare the images of the sample before and after."""
     result = EndToEnd(seconds_before=seconds_before, seconds_after=seconds_after)
     old, new = images_of(before), images_of(after)
     if old is not None and new is not None and old.shape == new.shape:

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from compilekit.report import Report
 
 
@@ -71,6 +73,8 @@ class CompilekitError(Exception):
     """The root: catch this to catch everything that compilekit raises on purpose.
 
     report: what was measured before a run failed, if a run did.
+    step: the position of the step that failed, if one did.
+    repro: the folder with what it takes to run the failing step again.
 
     >>> import compilekit as ck
     >>> try:
@@ -82,6 +86,8 @@ class CompilekitError(Exception):
 
     exit_code = 1
     report: Report | None = None
+    step: int | None = None
+    repro: Path | None = None
 
 
 class UsageError(CompilekitError):

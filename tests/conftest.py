@@ -28,6 +28,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """Each test has a build cache of its own; nobody's real one is touched."""
     name = f"cache-{next(_NUMBERS)}"
     monkeypatch.setenv("COMPILEKIT_CACHE", str(tmp_path_factory.getbasetemp() / name))
+    # Tests of failures leave nothing about; those of reproducers say where.
+    monkeypatch.setenv("COMPILEKIT_REPRO", "")
 
 
 @pytest.fixture

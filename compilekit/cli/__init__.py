@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +16,16 @@ import typer
 
 from compilekit.cli import (
     apply,
+    bisect,
     build,
     cache,
+    diff,
     doctor,
     inspect,
     plan,
     plugins,
     recipes,
+    replay,
     run,
     schema,
     sign,
@@ -28,7 +33,7 @@ from compilekit.cli import (
 )
 from compilekit.errors import CompilekitError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     name="compilekit",
@@ -41,6 +46,10 @@ app = typer.Typer(
 )
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     """Show what compilekit raises on purpose, and Ctrl-C, in one message and no traceback."""
 
@@ -50,7 +59,12 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except CompilekitError as error:
             typer.echo(f"compilekit: {error}", err=True)
+            if error.repro is not None:
+                typer.echo(f"to replay it: compilekit replay {error.repro}", err=True)
             raise typer.Exit(error.exit_code) from error
+        except _Terminated as error:
+            typer.echo("compilekit: terminated", err=True)
+            raise typer.Exit(TERMINATED) from error
         except KeyboardInterrupt as error:
             typer.echo("compilekit: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from error
@@ -58,7 +72,22 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-COMMANDS = (plan, apply, build, run, inspect, verify, sign, plugins, recipes, schema, doctor)
+COMMANDS = (
+    plan,
+    apply,
+    bisect,
+    build,
+    run,
+    inspect,
+    verify,
+    diff,
+    sign,
+    replay,
+    plugins,
+    recipes,
+    schema,
+    doctor,
+)
 for command in COMMANDS:
     app.command(name=command.__name__.rpartition(".")[2])(_guarded(command.run))
 
@@ -69,5 +98,13 @@ app.add_typer(group, name=cache.NAME)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. SIGTERM ends it as Ctrl-C does, with everything put away."""
+    owner = os.getpid()
+
+    def terminate(*_: object) -> None:
+        if os.getpid() != owner:  # a worker of a compiler, which inherited this
+            os._exit(TERMINATED)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     app()

@@ -14,8 +14,10 @@ from compilekit.cli.shared import (
     ModelArgument,
     PluginOption,
     RecipeArgument,
+    StepsOption,
     prepare_output,
     quiet_libraries,
+    recipe_of,
 )
 from compilekit.errors import CompilekitError, UsageError
 
@@ -29,6 +31,7 @@ def run(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where images and the report go.")
     ] = Path("compilekit-out"),
+    steps: StepsOption = None,
     plugin: PluginOption = None,
     *,
     json: JsonOption = False,
@@ -45,7 +48,7 @@ def run(
     try:
         # With --json, what plugins and models print must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-            applied = apply(recipe, model, host=load_host(plugin or []))
+            applied = apply(recipe_of(recipe, steps), model, host=load_host(plugin or []))
     except CompilekitError as error:
         if error.report is not None:
             _show(error.report, output, as_json=json)

@@ -14,8 +14,10 @@ from compilekit.cli.shared import (
     ModelArgument,
     PluginOption,
     RecipeArgument,
+    StepsOption,
     print_json,
     quiet_libraries,
+    recipe_of,
 )
 from compilekit.errors import CompilekitError
 
@@ -31,6 +33,7 @@ def run(
             help="The bundle's folder, which must not be there yet; left out, the recipe's name.",
         ),
     ] = None,
+    steps: StepsOption = None,
     plugin: PluginOption = None,
     *,
     cache: Annotated[
@@ -51,7 +54,9 @@ def run(
     try:
         # With --json, what plugins and models print must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-            built = build(recipe, model, output, host=load_host(plugin or []), cache=cache)
+            built = build(
+                recipe_of(recipe, steps), model, output, host=load_host(plugin or []), cache=cache
+            )
     except CompilekitError as error:
         if error.report is not None and not json:
             print_report(error.report)

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from compilekit.cli.shared import JsonOption, PluginOption, RecipeArgument, print_json
+from compilekit.cli.shared import (
+    JsonOption,
+    PluginOption,
+    RecipeArgument,
+    StepsOption,
+    print_json,
+    recipe_of,
+)
 
 
 def run(
@@ -15,6 +22,7 @@ def run(
     purpose: Annotated[
         Literal["apply", "build"], typer.Option("--for", help="What the plan is for.")
     ] = "apply",
+    steps: StepsOption = None,
     plugin: PluginOption = None,
     *,
     json: JsonOption = False,
@@ -26,7 +34,7 @@ def run(
     from compilekit.host import load_host
     from compilekit.plan import plan
 
-    checked = plan(recipe, host=load_host(plugin or []), for_=purpose)
+    checked = plan(recipe_of(recipe, steps), host=load_host(plugin or []), for_=purpose)
     if json:
         print_json({**checked.to_dict(), "digest": checked.digest})
     else:

@@ -8,16 +8,27 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compilekit.errors import UsageError
 
+if TYPE_CHECKING:
+    from compilekit.recipe import Recipe
+
 RecipeArgument = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE", help="A recipe file, or the name of one (compilekit recipes)."
+    ),
+]
+StepsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--steps",
+        metavar="TEXT",
+        help="Steps in place of the recipe's: 'channels_last, torch_compile{mode=default}'.",
     ),
 ]
 PluginOption = Annotated[
@@ -40,6 +51,15 @@ KeyOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+def recipe_of(recipe: str, steps: str | None) -> Recipe | str:
+    """The recipe that a command is about."""
+    if steps is None:
+        return recipe
+    from compilekit.recipe import Recipe
+
+    return Recipe.load(recipe).with_steps(steps)
 
 
 def prepare_output(output: Path) -> None:

@@ -138,6 +138,22 @@ class Recipe(BaseModel):
 
         return cls._checked(document_of_steps(steps, device, sample or {}))
 
+    def with_steps(self, steps: str) -> Recipe:
+        """The same recipe with other steps, in the compact text form.
+
+        >>> Recipe.from_steps("qkv_fusion").with_steps("channels_last").steps[0].plugin
+        'channels_last'
+        """
+        from compilekit.recipe.text import document_of_steps
+
+        own = self._document or Recipe.parse(self.to_yaml())._document  # noqa: SLF001
+        assert own is not None  # noqa: S101 - what is parsed has one
+        other = document_of_steps(steps, self.target.device, {})
+        places = {key: place for key, place in own.places.items() if key[:1] != ("steps",)}
+        places |= {key: place for key, place in other.places.items() if key[:1] == ("steps",)}
+        data = {**own.data, "steps": other.data["steps"]}
+        return self._checked(Document(own.file, own.folder, data, places))
+
     @classmethod
     def _checked(cls, document: Document) -> Recipe:
         from compilekit.recipe.draft import checked

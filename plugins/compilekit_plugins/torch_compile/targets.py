@@ -18,10 +18,19 @@ def whole(model: Model, name: str, arguments: dict[str, Any]) -> list[str]:
     """Compile an entry point, beneath offload hooks and other layers around it."""
     entry = model.entry_point(name)
     if entry.is_bare_forward:
-        entry.owner.compile(**arguments)
+        in_place(entry.owner, arguments)
     else:
         entry.replace(torch.compile(entry.function, **arguments))
     return [name]
+
+
+def in_place(module: nn.Module, arguments: dict[str, Any]) -> None:
+    """Compile what calls of a module run."""
+    if type(module).forward.__module__.startswith("torch.nn."):
+        # `Module.compile` does nothing, without a word, where the class is torch's own.
+        module.forward = torch.compile(module.forward, **arguments)
+    else:
+        module.compile(**arguments)
 
 
 def regions(
@@ -33,7 +42,7 @@ def regions(
     """Compile the blocks of a component, each in place; blocks that are alike share code."""
     blocks = blocks_of(model, name, wanted)
     for block in blocks.values():
-        block.compile(**arguments)
+        in_place(block, arguments)
     return [f"{block} ({type(part).__name__})" for block, part in blocks.items()]
 
 

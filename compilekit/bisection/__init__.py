@@ -1,0 +1,1 @@
+"""Bisecting a recipe: which step, which component, which block is at fault."""

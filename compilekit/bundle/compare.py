@@ -1,0 +1,123 @@
+"""What differs between two bundles, by their manifests. Light: no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from compilekit.bundle.files import WEIGHTS, total
+from compilekit.bundle.manifest import File, Manifest
+from compilekit.report import Report
+from compilekit.report.data import size
+
+Row = tuple[str, str, str, str]
+ABSENT = "-"
+SHOWN = 60
+CLOSE = 0.01
+"""Relative difference below which two measured errors count as one."""
+
+
+def compare(first: Manifest, second: Manifest) -> list[Row]:
+    """Everything that differs: what, where, and how it is in each."""
+    ways = (_recipe, _machine, _files, _parts, _numbers)
+    return [row for way in ways for row in way(first, second)]
+
+
+def _recipe(first: Manifest, second: Manifest) -> Iterator[Row]:
+    one, two = dict(first.recipe), dict(second.recipe)
+    yield from _steps(one.pop("steps", []), two.pop("steps", []))
+    yield from _rows("recipe", _leaves(one), _leaves(two))
+
+
+def _steps(first: Any, second: Any) -> Iterator[Row]:
+    """Steps are matched by their names, since one more would move all that follow."""
+    names = [[next(iter(step)) for step in steps] for steps in (first, second)]
+    if names[0] != names[1]:
+        yield "steps", "order", ", ".join(names[0]) or ABSENT, ", ".join(names[1]) or ABSENT
+    bodies = [_by_name(steps) for steps in (first, second)]
+    for name in sorted(bodies[0].keys() & bodies[1].keys()):
+        yield from _rows("step", _leaves(bodies[0][name], name), _leaves(bodies[1][name], name))
+
+
+def _by_name(steps: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for step in steps:
+        for name, body in step.items():
+            count = sum(key.partition("#")[0] == name for key in found)
+            found[f"{name}#{count + 1}" if count else name] = body
+    return found
+
+
+def _machine(first: Manifest, second: Manifest) -> Iterator[Row]:
+    yield from _rows("compilekit", {"": first.compilekit}, {"": second.compilekit})
+    yield from _rows("plugin", first.plugins, second.plugins)
+    yield from _rows("machine", first.fingerprint, second.fingerprint)
+
+
+def _files(first: Manifest, second: Manifest) -> Iterator[Row]:
+    ones, twos = ({file.path: file for file in each.files} for each in (first, second))
+    for path in sorted(ones.keys() | twos.keys()):
+        if path.startswith("parts/"):
+            continue
+        one, two = ones.get(path), twos.get(path)
+        if one is None or two is None or one.sha256 != two.sha256:
+            kind = "weights" if path.endswith(WEIGHTS) else "file"
+            yield kind, path, _file(one), _file(two)
+    sizes = [size(total(each.files)) for each in (first, second)]
+    if sizes[0] != sizes[1]:
+        yield "size", "", sizes[0], sizes[1]
+
+
+def _parts(first: Manifest, second: Manifest) -> Iterator[Row]:
+    """Entry points and what they were compiled for; compiled files have no stable digests."""
+    covered = [
+        {
+            entry.name: " | ".join(sorted(str(made.part(p).signature) for p in entry.parts))
+            for entry in made.entries
+        }
+        for made in (first, second)
+    ]
+    yield from _rows("covers", covered[0], covered[1])
+
+
+def _numbers(first: Manifest, second: Manifest) -> Iterator[Row]:
+    errors = [
+        {row.entry: row.error for row in Report.model_validate(made.report).final}
+        for made in (first, second)
+    ]
+    for name in sorted(errors[0].keys() | errors[1].keys()):
+        one, two = errors[0].get(name), errors[1].get(name)
+        if one is None or two is None or abs(one - two) > CLOSE * max(one, two):
+            yield "error", name, _error(one), _error(two)
+
+
+def _file(file: File | None) -> str:
+    return ABSENT if file is None else f"{size(file.size)} {file.sha256[:12]}"
+
+
+def _error(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2e}"
+
+
+def _rows(what: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Row]:
+    for key in sorted(first.keys() | second.keys()):
+        if first.get(key) != second.get(key):
+            yield what, key, _text(first.get(key)), _text(second.get(key))
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {
+            key: leaf
+            for name, each in value.items()
+            for key, leaf in _leaves(each, f"{path}.{name}" if path else name).items()
+        }
+    return {path: value}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

@@ -1,0 +1,87 @@
+"""`compilekit bisect`: which step of a recipe is at fault."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compilekit.cli.shared import (
+    JsonOption,
+    ModelArgument,
+    PluginOption,
+    RecipeArgument,
+    StepsOption,
+    print_json,
+    quiet_libraries,
+    recipe_of,
+)
+from compilekit.errors import UsageError
+
+IMAGES = "COMPILEKIT_IMAGES"
+
+
+def run(
+    recipe: RecipeArgument,
+    model: ModelArgument = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="CMD",
+            help="A command that exits with 0 if the pictures in the folder COMPILEKIT_IMAGES "
+            "(0.png, 1.png, ...) are good. Left out, the recipe's budgets decide.",
+        ),
+    ] = None,
+    steps: StepsOption = None,
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Find the step that breaks a budget or a check, then its component, and its block.
+
+    The model is loaded anew for each trial.
+    """
+    quiet_libraries()
+    from compilekit.api import bisect
+    from compilekit.host import load_host
+
+    judge = None if check is None else _command(check)
+    found = bisect(recipe_of(recipe, steps), model, check=judge, host=load_host(plugin or []))
+    if json:
+        print_json(asdict(found))
+    else:
+        typer.echo(str(found))
+
+
+def _command(text: str) -> Callable[[Any], bool]:
+    words = shlex.split(text)
+    if not words:
+        raise UsageError("--check: the command is empty")
+
+    def judge(output: Any) -> bool:
+        from compilekit.measure.images import to_pil
+        from compilekit.sample import images_of
+
+        pictures = images_of(output)
+        if pictures is None:
+            raise UsageError("--check looks at pictures, and the sample gives none")
+        with tempfile.TemporaryDirectory() as folder:
+            for number, picture in enumerate(to_pil(pictures)):
+                picture.save(Path(folder) / f"{number}.png")
+            try:
+                done = subprocess.run(  # noqa: S603 - the user's own command
+                    words, env={**os.environ, IMAGES: folder}, check=False
+                )
+            except OSError as error:
+                raise UsageError(f"--check {words[0]}: {error.strerror}") from error
+        return done.returncode == 0
+
+    return judge
