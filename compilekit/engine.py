@@ -305,10 +305,12 @@ class Run:
         ]
         end = self.report.end_to_end
         for name, floor in (("psnr", verify.min_psnr), ("ssim", verify.min_ssim)):
+            if floor is None:
+                continue
             value = None if end is None else getattr(end, name)
-            if floor is not None and value is None:
+            if value is None:
                 problems.append(f"min_{name} is set, and the sample gives no images to compare")
-            elif floor is not None and not value >= floor:
+            elif not value >= floor:
                 problems.append(
                     f"{name} of the images is {value:.4g}, under min_{name} {floor:.4g}"
                 )

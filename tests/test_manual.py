@@ -142,8 +142,13 @@ def some_options(description: ck.StepDescription) -> dict[str, Any]:
 
 def commands() -> dict[str, click.Command]:
     """The commands of the command line."""
-    group = typer.main.get_command(app)
-    return dict(group.commands)  # type: ignore[attr-defined]
+    found: dict[str, click.Command] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= (
+            {f"{name} {own}": each for own, each in inner.items()} if inner else {name: command}
+        )
+    return found
 
 
 def test_every_command_has_a_heading_with_its_arguments() -> None:

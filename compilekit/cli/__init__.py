@@ -1,7 +1,7 @@
 """The command line: thin; one file a command. Errors are one message and an exit code.
 
 0 good, 1 the run or the verification failed, 2 the recipe or the command line is wrong,
-3 this machine cannot do it.
+3 this machine cannot do it, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
 COMMANDS = (
     plan,
     apply,
-    bisect,
     build,
     run,
     inspect,
     verify,
     diff,
     sign,
+    bisect,
     replay,
     plugins,
     recipes,

@@ -19,7 +19,7 @@ CORE = Path(compilekit.__file__).parent
 PLUGINS = Path(compilekit_plugins.__file__).parent
 
 LAYERS = [
-    {"errors", "steps"},
+    {"errors", "steps", "locks", "staging"},
     {"answers", "hookspecs", "recipe"},
     {"discovery", "host", "order"},
     {"plan"},
@@ -28,7 +28,9 @@ LAYERS = [
     {"instruments"},
     {"engine"},
     {"bundle"},
+    {"signing", "cache", "bisection"},
     {"building"},
+    {"repro"},
     {"api"},
     {"cli", "testing"},
 ]
