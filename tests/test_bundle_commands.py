@@ -188,7 +188,13 @@ def test_the_published_schema_accepts_a_real_manifest(built, place):
         jsonschema.validate(manifest, schema)
 
 
-def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(place, tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(
+    place, tmp_path, sent, code, word
+):
     process = subprocess.Popen(
         [*COMMAND, "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER],
         cwd=place,
@@ -199,10 +205,10 @@ def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(place, tmp_p
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".made.partial-*/parts/*/*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert shown.splitlines()[-1] == "compilekit: interrupted"
+    assert process.returncode == code
+    assert shown.splitlines()[-1] == f"compilekit: {word}"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,6 +71,24 @@ def test_equal_blocks_are_compiled_once(regions):
     assert details(done)["graphs"] == 1
 
 
+@pytest.mark.parametrize("regions", ["none", "auto"])
+def test_modules_of_torchs_own_classes_are_compiled_too(regions):
+    def layer() -> nn.Module:
+        return nn.Sequential(nn.Linear(16, 16), nn.Tanh())
+
+    torch.compiler.reset()
+    net: nn.Module = nn.Sequential(nn.Linear(8, 16), layer())
+    if regions == "auto":
+        net = Stack()
+        net.blocks = nn.ModuleList([layer(), layer()])
+    inputs = {"x" if regions == "auto" else "input": torch.randn(4, 8)}
+    recipe = ck.Recipe.from_steps(
+        f"torch_compile{{components=model, backend=eager, regions={regions}}}"
+    )
+    done = ck.apply(recipe, net, inputs=inputs, progress=False)
+    assert details(done)["graphs"] == 1
+
+
 def test_regions_of_a_model_that_names_none_say_what_to_do():
     net = Stack()
     net._repeated_blocks = ()
