@@ -49,6 +49,7 @@ bench: $(READY)
 	$(BIN)/python bench/plan_start.py
 	$(BIN)/python bench/bundle_size.py
 	$(BIN)/python bench/regional.py
+	$(BIN)/python bench/build_cache.py
 	$(BIN)/python bench/cold_start.py
 
 clean:

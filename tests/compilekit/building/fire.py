@@ -141,6 +141,36 @@ def killed(folder: Path) -> list[dict[str, object]]:
     return found
 
 
+def real(folder: Path) -> list[dict[str, object]]:
+    """Builds with torch's own compiler, killed at a random moment, and the next one."""
+    steps = "torch_compile{components=model}"
+    where = place(folder, "whole")
+    start = time.monotonic()
+    assert wait(fork(lambda: build(where / "bundle", steps))) == 0
+    whole = time.monotonic() - start
+    found: list[dict[str, object]] = []
+    for number, share in enumerate(random.Random(1).uniform(0.1, 0.9) for _ in range(2)):
+        where = place(folder, f"real-{number}")
+        target = where / "bundle"
+        child = fork(lambda: os.setpgid(0, 0) or build(target, steps))  # noqa: B023
+        time.sleep(share * whole)
+        os.kill(child, signal.SIGKILL)
+        code = wait(child)
+        left = target.exists()
+        right = wait(fork(lambda: is_right(target))) == 0 if left else None  # noqa: B023
+        again = where / "again" if left else target
+        ready = wait(fork(lambda: build(again, steps)))  # noqa: B023
+        found.append(
+            {
+                "killed": code == -signal.SIGKILL,
+                "bundle_right": right,
+                "next_good": ready == 0 and wait(fork(lambda: is_right(again))) == 0,  # noqa: B023
+                "leftovers": sorted(p.name for p in where.iterdir() if ".partial-" in p.name),
+            }
+        )
+    return found
+
+
 def at_once(folder: Path) -> dict[str, object]:
     """Four builds of one thing at once."""
     where = place(folder, "same")
@@ -188,7 +218,7 @@ def holder_killed(folder: Path) -> dict[str, object]:
     }
 
 
-SCENARIOS = {each.__name__: each for each in (killed, at_once, different, holder_killed)}
+SCENARIOS = {each.__name__: each for each in (killed, real, at_once, different, holder_killed)}
 
 if __name__ == "__main__":
     # What is imported and set up on the way is there in every fork then.

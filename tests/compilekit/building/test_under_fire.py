@@ -42,6 +42,14 @@ def test_a_build_killed_at_any_write_leaves_nothing_wrong_and_its_parts_to_the_n
     assert {each["part_was_finished"] for each in found} == {False, True}
 
 
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_real_build_killed_at_random_leaves_nothing_wrong(scenario):
+    for each in scenario("real"):
+        assert each == {**each, "killed": True, "next_good": True, "leftovers": []}
+        assert each["bundle_right"] in (None, True)
+
+
 def test_four_builds_of_one_thing_do_the_work_once(scenario):
     assert scenario("at_once") == {"codes": [0] * 4, "good": [True] * 4, "exports": 1}
 
