@@ -26,7 +26,7 @@ from compilekit import environment
 from compilekit.bundle.calls import TRUSTED
 from compilekit.bundle.skeleton import home_of, save_config
 from compilekit.engine import Run
-from compilekit.errors import CompilekitError, UsageError
+from compilekit.errors import CompilekitError, RecipeError, UsageError
 from compilekit.host import Host, load_host
 from compilekit.loading import load_subject, no_progress_bars, to_device
 from compilekit.model import Model, float_dtype
@@ -49,6 +49,8 @@ def reproducible(checked: Plan, model: Model, host: Host) -> Iterator[None]:
     description = described(model)
     try:
         yield
+    except (UsageError, RecipeError):
+        raise  # the message says it all
     except Exception as error:
         base = os.environ.get(FOLDER, "repro")
         if base:

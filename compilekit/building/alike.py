@@ -54,13 +54,20 @@ def structure(module: nn.Module) -> list[Any]:
     return [
         [
             name,
-            f"{type(each).__module__}.{type(each).__qualname__}",
+            _class(type(each)),
             _settings(each, with_layers=each is not module),
             each.training,
             [unlike(hook) for hook in hooks_of(each)],
         ]
         for name, each in module.named_modules()
     ]
+
+
+def _class(kind: type) -> str:
+    """A class by its name; one that a function makes may be another each time."""
+    if "<locals>" in kind.__qualname__:
+        return unlike(kind)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:

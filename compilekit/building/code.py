@@ -12,6 +12,7 @@ import inspect
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING
@@ -31,13 +32,21 @@ class UnknownCodeError(Exception):
     """Code that is in no file, so it cannot be told whether it is as it was."""
 
 
-def code_of(modules: Iterable[nn.Module]) -> dict[str, str]:
-    """The versions and digests that say which code runs in these modules."""
+@dataclass(frozen=True)
+class Code:
+    """The versions and digests that say which code runs; `is_own`: a user's, in part."""
+
+    found: dict[str, str]
+    is_own: bool
+
+
+def code_of(modules: Iterable[nn.Module]) -> Code:
+    """The code that runs in these modules."""
     every = list(modules)
     names = {name for kind in _classes(every) for name in _homes(kind)}
     names |= {name for each in every for value in vars(each).values() for name in _inside(value)}
     found: dict[str, str] = {}
-    has_own = False
+    is_own = False
     for name in names:
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
@@ -47,11 +56,11 @@ def code_of(modules: Iterable[nn.Module]) -> dict[str, str]:
         elif not file:
             raise UnknownCodeError(f"{name} is in no file")
         else:
-            has_own = True
-    if has_own:
+            is_own = True
+    if is_own:
         # What it imports from the same project may have changed as well.
         found |= {each.__name__: source_digest(path) for each, path in _own_modules()}
-    return found
+    return Code(found, is_own)
 
 
 def source_digest(path: Path) -> str:

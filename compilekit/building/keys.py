@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,8 @@ FORMAT = 1
 
 VARIABLES = (
     "TORCH", "PYTORCH", "AOT", "TRITON", "CUDA", "NVIDIA", "CUBLAS", "CUDNN", "NEURON", "XLA",
-    "PT_", "HABANA", "GC_", "HIP", "ROC", "OMP_", "MKL_", "KMP_", "ONEDNN", "DNNL", "ATEN",
-    "CC", "CXX", "CPATH", "CPLUS", "LD_", "LIBRARY_PATH",
+    "PT_", "DIFFUSERS", "HABANA", "GC_", "HIP", "ROC", "OMP_", "MKL_", "KMP_", "ONEDNN", "DNNL",
+    "ATEN", "CC", "CXX", "CPATH", "CPLUS", "LD_", "LIBRARY_PATH",
 )  # fmt: skip
 """Beginnings of the environment variables that compilers and their libraries look at."""
 
@@ -77,14 +78,18 @@ def part_key(plan: Plan, step: PlannedStep, group: Wanted, host: Host) -> str:
 
 
 def bundle_key(plan: Plan, model: Model, host: Host) -> str:
-    """The key of a whole bundle: the recipe, the model, and all that is not in either."""
+    """The key of a whole bundle: the recipe, the model, and all that is not in either.
+
+    A part is compared with the model's Python before it is used again, a whole bundle is not. So
+    there is no key where code of the user's own runs, which may look at anything.
+    """
     return _key(
         "bundle",
         plan.to_dict(),
         _pictures(plan),
         type(model.subject).__module__,
         type(model.subject).__qualname__,
-        _contents(model.modules),
+        _contents(model.modules, own_code=False),
         _rest(model),
         _inputs(model),
         _plugins(host, plan.steps),
@@ -120,19 +125,21 @@ def _said(step: PlannedStep, *, components: bool) -> dict[str, Any]:
     return {**said, "components": list(step.components)} if components else said
 
 
-def _contents(modules: Mapping[str, nn.Module]) -> list[Any]:
+def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> list[Any]:
     """Structure, code and weights of modules."""
     try:
         code = code_of(each for module in modules.values() for each in module.modules())
     except UnknownCodeError as error:
         raise NoKeyError(str(error)) from error
+    if code.is_own and not own_code:
+        raise NoKeyError("code of your own runs in it")
     held = [(name, each) for name, module in modules.items() for each in held_by(module)]
     plain = [each.tensor for _, each in held if each.row.key is not None]
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_values, plain))
     rows = [[name, each.row.model_dump(mode="json")] for name, each in held]
     looks = {name: structure(module) for name, module in modules.items()}
-    return [code, looks, rows, digests]
+    return [code.found, looks, rows, digests]
 
 
 def _values(tensor: torch.Tensor) -> str:
@@ -206,6 +213,7 @@ def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
         "compilekit": source_digest(package),
         "variables": variables(),
         "compiler": _compiler(),
+        "attention": _attention(),
         "settings": settings,
     }
 
@@ -223,6 +231,13 @@ def variables() -> dict[str, str]:
         for name, value in sorted(os.environ.items())
         if name.startswith(VARIABLES) and not any(place in name for place in PLACES)
     }
+
+
+def _attention() -> str:
+    """The backend of attention that diffusers uses where none is named."""
+    dispatch = sys.modules.get("diffusers.models.attention_dispatch")
+    registry = getattr(dispatch, "_AttentionBackendRegistry", None)
+    return str(getattr(registry, "_active_backend", ""))
 
 
 def _compiler() -> str:

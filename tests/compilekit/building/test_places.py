@@ -57,7 +57,7 @@ def test_a_full_device_is_one_message_and_leaves_nothing(build, mounted, kilobyt
 
 
 def test_a_full_cache_is_told_and_the_build_goes_on(build, mounted, monkeypatch, capsys, load):
-    place = mounted("size=24k")
+    place = mounted("size=8k")
     monkeypatch.setenv("COMPILEKIT_CACHE", str(place / "cache"))
     built = build(place.parent / "made", progress=True)
     assert "is not kept in the cache" in capsys.readouterr().err
