@@ -24,10 +24,10 @@ def staged(target: Path) -> Iterator[Path]:
     """A folder that gets the target's name when all went well, and is removed otherwise."""
     refuse_existing(target)
     parents = [parent for parent in target.absolute().parents if not parent.exists()]
-    folder = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}"
+    folder = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        sweep(target.parent, glob.escape(target.name))
     except OSError as error:
         _remove_empty(parents)
         raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
@@ -53,10 +53,6 @@ def _make(folder: Path, target: Path) -> None:
         folder.mkdir()
     except OSError as error:
         raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name}.partial-"
 
 
 def _name(folder: Path, target: Path) -> None:
@@ -88,9 +84,9 @@ def _in_use(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed builds of the same target have left."""
-    for mark in target.parent.glob(f"{glob.escape(_prefix(target))}*.lock"):
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes have left in a folder of targets, or of those of one name."""
+    for mark in folder.glob(f".{name}.partial-*.lock"):
         with contextlib.suppress(OSError):
             lock = try_lock(mark)
             if lock is not None:

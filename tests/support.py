@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,14 @@ from torch import nn
 
 EXPORTER = Path(__file__).parent / "plugins" / "eager_export.py"
 """An exporter of the tests' own: no compiler runs."""
+
+LISTENING = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])",
+]
+"""Before a command: it can be interrupted, also where whoever started the tests cannot be."""
 
 SAMPLE = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2, "seed": 7}
 

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from PIL import Image
-from support import EXPORTER, SAMPLE
+from support import EXPORTER, LISTENING, SAMPLE
 
 from compilekit.testing import tiny_pipeline
 
@@ -196,7 +196,10 @@ def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(
     place, tmp_path, sent, code, word
 ):
     process = subprocess.Popen(
-        [*COMMAND, "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER],
+        [
+            *(*LISTENING, *COMMAND, "build", "recipe.yaml", "model"),
+            *("-o", tmp_path / "made", "--plugin", EXPORTER),
+        ],
         cwd=place,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -135,9 +135,24 @@ def some_options(description: ck.StepDescription) -> dict[str, Any]:
     """Options that a step accepts, by how the manual calls them: the defaults, if they do."""
     with contextlib.suppress(ValueError):
         return {"": description.options()}
-    choices = {"dtype": "bfloat16", "tf32": True}
-    names = {", with dtype": "dtype", ", with tf32 alone": "tf32"}
-    return {key: description.options(**{name: choices[name]}) for key, name in names.items()}
+    return {
+        key: description.options(**given) for key, given in CHOICES[description.options.__name__]
+    }
+
+
+CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "Attention": [
+        (", with sdpa or backend", {"sdpa": ["math"]}),
+        (", with slicing", {"slicing": "auto"}),
+        (", with vae alone", {"vae": ["tiling"]}),
+    ],
+    "Precision": [
+        (", with dtype", {"dtype": "bfloat16"}),
+        (", with tf32 alone", {"tf32": True}),
+    ],
+    "Scheduler": [("", {"name": "DDIMScheduler"})],
+}
+"""Options of the steps that want some, by how the table of properties calls them."""
 
 
 def commands() -> dict[str, click.Command]:

@@ -21,7 +21,7 @@ from compilekit.cache.entry import ENTRY, KINDS, Entry, Kind, read, write
 from compilekit.cache.settings import DEFAULT_LIMIT, FOLDER
 from compilekit.errors import CompilekitError, UsageError
 from compilekit.locks import NoLocksError, locked, try_lock
-from compilekit.staging import NO_ROOM, staged
+from compilekit.staging import NO_ROOM, staged, sweep
 
 FILES = "files"
 _PIECE = 1 << 22
@@ -137,6 +137,7 @@ class Cache:
         spare: tuple[Kind, str] | None = None,
     ) -> list[Entry]:
         """Remove what was not used for longest until the rest fits; gives what was removed."""
+        self._sweep()
         room = self.limit if limit is None else limit
         removed = []
         for entry, used in self.entries():
@@ -146,6 +147,13 @@ class Cache:
                 removed.append(entry)
                 room += entry.size
         return removed
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have half written or half removed."""
+        for kind in KINDS:
+            sweep(self._home(kind))
+            for gone in self._home(kind).glob(".*.gone-*"):
+                shutil.rmtree(gone, ignore_errors=True)
 
     def _drop_idle(self, entry: Entry) -> bool:
         """Remove an entry that nobody is just making or copying."""

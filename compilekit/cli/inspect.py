@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from compilekit.bundle.files import WEIGHTS, total
-from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.manifest import NAME, Manifest
+from compilekit.cli import saved
 from compilekit.cli.shared import JsonOption, print_json
 from compilekit.report.data import size
 
@@ -19,8 +20,15 @@ BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle
 def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
     """Show what a bundle holds, without loading it, torch, or anything else of it.
 
-    Only the manifest is read, and checked; `compilekit verify` checks the files.
+    Only the manifest is read, and checked; `compilekit verify` checks the files. Of a pipeline's
+    folder, its components are shown, and the schedulers that can stand in for its own.
     """
+    if (bundle / saved.INDEX).is_file() and not (bundle / NAME).exists():
+        if json:
+            print_json(saved.summary(bundle))
+        else:
+            sys.stdout.write("".join(f"{line}\n" for line in saved.lines(bundle)))
+        return
     manifest = Manifest.read(bundle)
     if json:
         print_json(summary(manifest))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support import LISTENING
 
 from compilekit.testing import tiny_pipeline
 
@@ -146,7 +147,15 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_runs(write, m
 
 def test_an_interrupted_run_ends_with_one_line(write, model, tmp_path):
     text = RECIPE.replace("num_inference_steps: 2", "num_inference_steps: 900")
-    command = [*COMMAND, "apply", str(write("tiny.yaml", text)), str(model), "-o", "out"]
+    command = [
+        *LISTENING,
+        *COMMAND,
+        "apply",
+        str(write("tiny.yaml", text)),
+        str(model),
+        "-o",
+        "out",
+    ]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, cwd=tmp_path) as running:
         assert running.stderr is not None

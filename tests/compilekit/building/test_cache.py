@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch._inductor.config
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import EXPORTER, SAMPLE, Twice, draw
@@ -156,7 +155,7 @@ def changed_machine(monkeypatch):
 
 
 def changed_setting_of_torch(monkeypatch):
-    monkeypatch.setattr(torch._inductor.config, "epilogue_fusion", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
 
 
 def changed_plugin(monkeypatch):

@@ -13,6 +13,7 @@ import compilekit as ck
 from compilekit.cache import settings
 from compilekit.cache.entry import ENTRY
 from compilekit.cache.store import Cache
+from compilekit.staging import staged
 
 KEY, OTHER = "a" * 64, "b" * 64
 
@@ -106,6 +107,19 @@ def test_over_the_limit_the_longest_unused_goes(cache, tmp_path):
     assert [entry.key[0] for entry, _ in cache.entries()] == ["b", "a"]
     assert [entry.key[0] for entry in cache.prune(limit=10)] == ["a"]
     assert [entry.key[0] for entry in cache.prune(unused_since=2e10)] == ["b"]
+
+
+def test_what_killed_processes_have_left_goes_with_the_next_pruning(cache):
+    keep(cache, KEY, {"x": "x"})
+    home = cache.folder / "parts"
+    for name in (f".{OTHER}.partial-0", f".{OTHER}.gone-1-2"):
+        (home / name).mkdir()
+        (home / name / "x").write_text("x")
+    (home / f".{OTHER}.partial-0.lock").touch()
+    with staged(home / ("c" * 64)) as busy:
+        assert cache.prune() == []
+        assert busy.is_dir()
+    assert sorted(path.name for path in home.iterdir()) == [KEY, "c" * 64]
 
 
 def test_what_is_larger_than_the_limit_is_not_kept(cache, notes):
