@@ -151,6 +151,7 @@ CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         (", with tf32 alone", {"tf32": True}),
     ],
     "Scheduler": [("", {"name": "DDIMScheduler"})],
+    "SwapComponent": [("", {"source": "better"})],
 }
 """Options of the steps that want some, by how the table of properties calls them."""
 
