@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ _NUMBERS = itertools.count()
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models gain nothing from threads, and lose much when other processes want the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is shared by several tests is built beside the user's own cache too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPILEKIT_CACHE", str(tmp_path_factory.mktemp("shared-cache")))
+        patch.setenv("COMPILEKIT_REPRO", "")
+        yield
 
 
 @pytest.fixture(autouse=True)
