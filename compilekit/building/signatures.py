@@ -15,6 +15,8 @@ from compilekit.bundle.calls import leaves, signature_of, tensors_in, with_leave
 from compilekit.bundle.signature import INTEGERS, Range, Signature, TensorArgument
 from compilekit.steps import Sizes
 
+HALVES = ("bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -89,9 +91,10 @@ def _size(column: Sequence[Any], symbols: dict[tuple[int, ...], str]) -> int | R
 
 
 def widened(call: Captured, run: Any) -> Captured:
-    """The call with small integers as floats, if the component gives the very same for them.
+    """The call with small tensors as float32, if the component gives the very same for them.
 
-    Schedulers give timesteps as integers or as floats; code compiled for floats serves both.
+    Schedulers give timesteps as integers or as floats, and pipelines round them or not; code
+    compiled for float32 serves all.
     """
     found = leaves(call.arguments)
     small = [
@@ -99,7 +102,7 @@ def widened(call: Captured, run: Any) -> Captured:
         for path, leaf in found.items()
         if isinstance(leaf, torch.Tensor)
         and leaf.dim() < 2  # noqa: PLR2004
-        and str(leaf.dtype).removeprefix("torch.") in INTEGERS
+        and str(leaf.dtype).removeprefix("torch.") in (*INTEGERS, *HALVES)
     ]
     if not small:
         return call
@@ -114,7 +117,7 @@ def widened(call: Captured, run: Any) -> Captured:
         except (RuntimeError, TypeError, ValueError, IndexError):
             return call  # an index into a table, say, must be an integer
     same = len(before) == len(after) and all(
-        one.shape == other.shape and torch.equal(one, other)
+        (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(one, other)
         for one, other in zip(before, after, strict=True)
     )
     return Captured(call.entry, arguments) if same else call

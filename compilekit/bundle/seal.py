@@ -72,6 +72,11 @@ class Seal:
 
     def take(self) -> None:
         """Note how everything looks now, when all that loading does is done."""
+        if hasattr(self._module, "cache_context"):
+            # diffusers puts its register of hooks there in the first call, with none in it.
+            from diffusers.hooks import HookRegistry
+
+            HookRegistry.check_if_exists_or_initialize(self._module)
         for path, each in self._module.named_modules():
             prefix = f"{path}." if path else ""
             for table in (each._parameters, each._buffers, each._modules, vars(each)):  # noqa: SLF001

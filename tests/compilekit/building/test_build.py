@@ -224,3 +224,20 @@ def test_nothing_of_this_machines_folders_is_in_a_bundle(pristine):
             content = path.read_bytes()
             assert str(Path(ck.__file__).parents[1]).encode() not in content, path
             assert str(pristine.parent).encode() not in content, path
+
+
+@pytest.mark.parametrize("cast", ["", "precision{dtype=bfloat16}, "], ids=["float32", "bfloat16"])
+def test_a_transformer_is_compiled_whole_and_diffusers_may_keep_a_register_in_it(
+    cast, exporter, tmp_path, load
+):
+    recipe = ck.Recipe.from_steps(f"{cast}eager_export{{components=transformer}}", sample=SAMPLE)
+    target = tmp_path / "made"
+    built = ck.build(recipe, tiny_pipeline("flux"), target, host=exporter, progress=False)
+    pipe = load(built.path)
+    # Timesteps are recorded as the pipeline gave them, and the pipeline rounds them by then.
+    assert {t.dtype for p in built.manifest.parts for t in p.signature.tensors if t.is_small} == {
+        "float32"
+    }
+    assert abs(draw(pipe) - built.after.images).max() < 0.05
+    (counts,) = ck.bundle_of(pipe).counts().values()
+    assert counts.compiled == SAMPLE["num_inference_steps"]
