@@ -28,7 +28,16 @@ def optimize_model():
     {body}
 """
 
-BUILT_IN = ["channels_last", "precision", "qkv_fusion", "torch_compile", "torchao_int8"]
+BUILT_IN = [
+    "attention",
+    "channels_last",
+    "precision",
+    "qkv_fusion",
+    "scheduler",
+    "swap_component",
+    "torch_compile",
+    "torchao_int8",
+]
 
 
 def planned(host: Host, name: str) -> ck.PlannedStep:
