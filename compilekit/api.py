@@ -120,6 +120,7 @@ def build(
     """
     host = host or load_host()
     checked = plan(recipe, host=host, for_="build")
+    from compilekit.building.run import Job
     from compilekit.building.run import build as run
     from compilekit.cache import settings
     from compilekit.cache.store import Cache
@@ -131,7 +132,7 @@ def build(
     model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
     store = Cache(settings.folder(), settings.limit(), shown.note) if cache else None
     with reproducible(checked, model, host):
-        return run(checked, model, host, sample, shown, path, store)
+        return run(Job(checked, model, host, sample, shown, path, store))
 
 
 def load(

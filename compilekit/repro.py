@@ -209,9 +209,9 @@ def _run(
 ) -> Run:
     if checked.purpose == "apply":
         return Run(checked, model, host, sample, shown)
-    from compilekit.building.run import BuildRun
+    from compilekit.building.run import BuildRun, Job
 
-    return BuildRun(checked, model, host, sample, shown, scratch, None)
+    return BuildRun(Job(checked, model, host, sample, shown, scratch, None), scratch)
 
 
 def _model(

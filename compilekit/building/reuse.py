@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,19 @@ class Reuse:
         """The part, verified: from the cache, or new."""
         entry = group.example.entry
         title = f"{step.name}: {entry.name}"
+        cache = self._cache
         key = self._key(step, group, title)
-        if self._cache is None or key is None:
+        if cache is None or key is None:
             return _verified(make(), verify)
-        with self._cache.working_on("part", key, title):
-            found = self._found(key, place, verify)
+        with cache.working_on("part", key, title):
+            found = _found(cache, key, place, verify)
             if found is not None:
                 return found
             start = time.perf_counter()
             made = _verified(make(), verify)
-            self._keep(key, made, place, title, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            with _to_keep(made, place) as (folders, data):
+                cache.store("part", key, folders, title=title, seconds=seconds, data=data)
         return made
 
     def _key(self, step: PlannedStep, group: Wanted, title: str) -> str | None:
@@ -101,39 +105,41 @@ class Reuse:
             self._cache.note(f"{title} is not cached: {error}")
             return None
 
-    def _found(self, key: str, place: Place, verify: Callable[[Made], None]) -> Made | None:
-        assert self._cache is not None  # noqa: S101 - looked at by whoever calls
-        scratch = place.folder / SCRATCH
-        entry = self._cache.fetch("part", key, scratch)
-        if entry is None:
-            return None
-        try:
-            made = _restored(entry, scratch, place)
-            verify(made)
-        except (CompilekitError, ValidationError, LookupError, TypeError, OSError) as error:
-            # Digests are right, so something that no key knows of is not as it was.
-            self._cache.note(f"a part from the cache is not used: {error}")
-            self._cache.drop("part", key)
-            shutil.rmtree(place.path, ignore_errors=True)
-            return None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return made
 
-    def _keep(self, key: str, made: Made, place: Place, title: str, seconds: float) -> None:
-        assert self._cache is not None  # noqa: S101 - looked at by whoever calls
-        rows = [constants.row_of(k, "extra", t, key=k) for k, t in made.extra.items()]
-        data: dict[str, Any] = {
-            "row": made.row.model_dump(mode="json"),
-            "packed": sorted(made.part.packed),
-            "extra": [row.model_dump(mode="json") for row in rows],
-        }
-        with tempfile.TemporaryDirectory(dir=place.folder) as scratch:
-            folders = {PART: place.path}
-            if made.extra:
-                constants.save(made.extra, Path(scratch) / EXTRA)
-                folders[""] = Path(scratch)
-            self._cache.store("part", key, folders, title=title, seconds=seconds, data=data)
+def _found(cache: Cache, key: str, place: Place, verify: Callable[[Made], None]) -> Made | None:
+    scratch = place.folder / SCRATCH
+    entry = cache.fetch("part", key, scratch)
+    if entry is None:
+        return None
+    try:
+        made = _restored(entry, scratch, place)
+        verify(made)
+    except (CompilekitError, ValidationError, LookupError, TypeError, OSError) as error:
+        # Digests are right, so something that no key knows of is not as it was.
+        cache.note(f"a part from the cache is not used: {error}")
+        cache.drop("part", key)
+        shutil.rmtree(place.path, ignore_errors=True)
+        return None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return made
+
+
+@contextlib.contextmanager
+def _to_keep(made: Made, place: Place) -> Iterator[tuple[dict[str, Path], dict[str, Any]]]:
+    """The folders and the plain values that the cache keeps of a part."""
+    rows = [constants.row_of(k, "extra", t, key=k) for k, t in made.extra.items()]
+    data = {
+        "row": made.row.model_dump(mode="json"),
+        "packed": sorted(made.part.packed),
+        "extra": [row.model_dump(mode="json") for row in rows],
+    }
+    with tempfile.TemporaryDirectory(dir=place.folder) as scratch:
+        folders = {PART: place.path}
+        if made.extra:
+            constants.save(made.extra, Path(scratch) / EXTRA)
+            folders[""] = Path(scratch)
+        yield folders, data
 
 
 def _verified(made: Made, verify: Callable[[Made], None]) -> Made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,53 +41,61 @@ from compilekit.staging import staged
 from compilekit.steps import PlannedStep, StepResult
 
 
-def build(
-    plan: Plan,
-    model: Model,
-    host: Host,
-    sample: Mapping[str, Any],
-    progress: Progress,
-    target: Path,
-    cache: Cache | None,
-) -> Built:
+@dataclass(frozen=True)
+class Job:
+    """What is to be built, and where."""
+
+    plan: Plan
+    model: Model
+    host: Host
+    sample: Mapping[str, Any]
+    progress: Progress
+    target: Path
+    cache: Cache | None
+
+
+def build(job: Job) -> Built:
     """Run a plan, and write the bundle; or copy it, where the same was built before."""
-    check_subject(model)
-    _check_shapes(plan, model)
-    for module in model.modules.values():
+    plan, cache = job.plan, job.cache
+    check_subject(job.model)
+    _check_shapes(plan, job.model)
+    for module in job.model.modules.values():
         make_dense(module)
-    key = _key(plan, model, host, cache)
+    key = _key(job)
     if cache is None or key is None:
-        return _built(plan, model, host, sample, progress, target, cache)
+        return _built(job)
     start = time.perf_counter()
-    with cache.working_on("bundle", key, target.name):
-        built = _copied(cache, key, progress, target, start)
+    with cache.working_on("bundle", key, job.target.name):
+        built = _copied(cache, key, job, start)
         if built is None:
-            built = _built(plan, model, host, sample, progress, target, cache)
+            built = _built(job)
             title = f"{plan.recipe.name} on {plan.device}"
-            cache.store("bundle", key, {"": target}, title=title, seconds=built.seconds, data={})
+            cache.store(
+                "bundle", key, {"": job.target}, title=title, seconds=built.seconds, data={}
+            )
     return built
 
 
-def _key(plan: Plan, model: Model, host: Host, cache: Cache | None) -> str | None:
-    if cache is None:
+def _key(job: Job) -> str | None:
+    if job.cache is None:
         return None
     try:
-        return bundle_key(plan, model, host)
+        return bundle_key(job.plan, job.model, job.host)
     except NoKeyError as error:
-        cache.note(f"the bundle as a whole is not cached: {error}")
+        job.cache.note(f"the bundle as a whole is not cached: {error}")
         return None
 
 
-def _copied(cache: Cache, key: str, progress: Progress, target: Path, start: float) -> Built | None:
+def _copied(cache: Cache, key: str, job: Job, start: float) -> Built | None:
     """The same bundle, from the cache; the pipeline that was passed in stays as it is."""
-    with contextlib.suppress(_NotThere), staged(target) as folder:
-        with progress.stage("looking into the build cache"):
+    with contextlib.suppress(_NotThere), staged(job.target) as folder:
+        with job.progress.stage("looking into the build cache"):
             if cache.fetch("bundle", key, folder) is None:
                 raise _NotThere
         made = Manifest.read(folder)
         report = Report.model_validate(made.report)
         seconds = time.perf_counter() - start
-        return Built(target, made, report, seconds, None, None, reused=len(made.parts))
+        return Built(job.target, made, report, seconds, None, None, reused=len(made.parts))
     return None
 
 
@@ -94,22 +103,14 @@ class _NotThere(Exception):  # noqa: N818 - nothing is wrong
     """The cache has no such bundle."""
 
 
-def _built(
-    plan: Plan,
-    model: Model,
-    host: Host,
-    sample: Mapping[str, Any],
-    progress: Progress,
-    target: Path,
-    cache: Cache | None,
-) -> Built:
+def _built(job: Job) -> Built:
     start = time.perf_counter()
-    with staged(target) as folder:
-        run = BuildRun(plan, model, host, sample, progress, folder, cache)
+    with staged(job.target) as folder:
+        run = BuildRun(job, folder)
         try:
             outcome = run.execute()
-            with progress.stage("writing the bundle"):
-                writer = Writer(folder, plan, model, host, run.compiled)
+            with job.progress.stage("writing the bundle"):
+                writer = Writer(folder, job.plan, job.model, job.host, run.compiled)
                 made = writer.write(outcome, run.remembered, run.recorded_with_references())
             run.check(made)
         except CompilekitError as error:
@@ -123,7 +124,7 @@ def _built(
     seconds = time.perf_counter() - start
     reused = len({m.row.folder for c in run.compiled for m in c.parts if m.cached})
     return Built(
-        target, made, outcome.report, seconds, outcome.before, outcome.after, reused=reused
+        job.target, made, outcome.report, seconds, outcome.before, outcome.after, reused=reused
     )
 
 
@@ -145,19 +146,10 @@ LOST = "something of the model is in neither its config nor its weights"
 class BuildRun(Run):
     """Runs a plan; where a step exports, that takes the place of changing the model."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: Model,
-        host: Host,
-        sample: Mapping[str, Any],
-        progress: Progress,
-        folder: Path,
-        cache: Cache | None,
-    ) -> None:
-        super().__init__(plan, model, host, sample, progress)
+    def __init__(self, job: Job, folder: Path) -> None:
+        super().__init__(job.plan, job.model, job.host, job.sample, job.progress)
         self.folder = folder
-        self.reuse = Reuse(plan, host, cache)
+        self.reuse = Reuse(job.plan, job.host, job.cache)
         self.compiled: list[Compiled] = []
         self.remembered: dict[int, Mapping[str, Any]] = {}
 
