@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE := 1
 
+# A file's tests share fixtures, so a worker takes a whole file; long ones go first.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --durations=10
+
 .PHONY: help demo test test-all test-gpu lint format bench clean
 
 help:
@@ -33,10 +36,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not full and not gpu" --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu" --cov --cov-report=term
 
 test-all: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu" --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --cov --cov-report=term
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -1,6 +1,17 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
-from compilekit.api import Applied, apply, bisect, build, bundle_of, load, replay
+from compilekit.api import (
+    Applied,
+    apply,
+    bisect,
+    build,
+    bundle_of,
+    explain,
+    largest_batch,
+    load,
+    replay,
+)
+from compilekit.batching.data import Batches, BatchTrial
 from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
@@ -29,6 +40,7 @@ from compilekit.errors import (
     UsageError,
     VerificationError,
 )
+from compilekit.explanation.data import Explanation
 from compilekit.hookspecs import hookimpl
 from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
@@ -52,12 +64,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Applied",
+    "BatchTrial",
+    "Batches",
     "Blame",
     "Built",
     "BundleError",
     "ClaimError",
     "CompilekitError",
     "Effects",
+    "Explanation",
     "ExportContext",
     "Host",
     "Loaded",
@@ -97,7 +112,9 @@ __all__ = [
     "build",
     "bundle_of",
     "effects",
+    "explain",
     "hookimpl",
+    "largest_batch",
     "load",
     "load_host",
     "plan",

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from compilekit.batching.data import Batches, BatchTrial
 from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import UsageError
+from compilekit.explanation.data import Explanation
 from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
 from compilekit.progress import Progress
@@ -249,6 +251,95 @@ def bisect(
 
     model, sample, shown = _prepared(checked, fresh(), inputs, progress=progress)
     return Bisect(checked, host, fresh, model.inputs, sample, check, shown).run()
+
+
+def explain(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    leave_out: bool = False,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Explanation:
+    """Run a recipe, and tell what its steps really did: which gained, which did nothing, and why.
+
+    recipe, pipeline, inputs, progress: as for `apply`. Broken budgets are told, and stop nothing.
+    leave_out: run the recipe again without each step that a later one compiles, since its time
+        can be told only so. The model is loaded anew each time: `pipeline` must not be an object.
+
+    Times are measured in turn with a copy of the model as loaded, which must fit beside it.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net = torch.nn.Linear(8, 8)
+    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
+    >>> found = ck.explain(recipe, net, inputs={"input": torch.ones(1, 8)}, progress=False)
+    >>> "over its budget 1e-09" in found.steps[0].problems[0]
+    True
+    """
+    if leave_out and not (pipeline is None or isinstance(pipeline, str | Path)):
+        raise UsageError(
+            "leave_out loads the model anew for each run: pass a folder or a hub id, "
+            f"not a {type(pipeline).__name__}"
+        )
+    host = host or load_host()
+    checked = plan(recipe, host=host)
+    from compilekit.explanation.leave_out import explain as run
+
+    def prepare() -> tuple[Model, dict[str, Any], Progress]:
+        return _prepared(checked, pipeline, inputs, progress=progress)
+
+    return run(checked, host, prepare, leave_out=leave_out)
+
+
+def largest_batch(
+    recipe: Recipe | str | Path,
+    make: Callable[[], Any] | str | Path | None = None,
+    *,
+    memory: str | None = None,
+    limit: int = 64,
+    timeout: float | None = None,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    on_trial: Callable[[BatchTrial], None] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Batches:
+    """Find the largest batch that fits, and the one that gives most each second.
+
+    make: a folder or hub id; or a function that gives the model, from a module that can be
+        imported. Left out, the recipe's `model:`. Each trial is a process of its own, which
+        applies the recipe and runs the sample in one batch; so it may be killed.
+    memory: what a trial may take, "8 GB" or "90%" of what there is; left out, all of a GPU, or
+        what the machine has free.
+    limit: the largest batch to try. timeout: the seconds that a trial may take.
+    inputs, host, progress: as for `apply`.
+    on_trial: called after each trial.
+
+    Raises `MachineError` if not even a batch of one fits; what a trial raises for another reason
+    than memory ends the search.
+
+    >>> import compilekit as ck
+    >>> ck.largest_batch("sd15-cpu", limit=0)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: the largest batch to try is 0, and must be 1 at the least
+    """
+    host = host or load_host()
+    checked = plan(recipe, host=host)
+    from compilekit.batching.search import Largest
+
+    source = str(make) if isinstance(make, Path) else make
+    search = Largest(
+        checked,
+        host,
+        source,
+        inputs,
+        limit=limit,
+        timeout=timeout,
+        on_trial=on_trial,
+        progress=Progress(enabled=progress),
+    )
+    return search.run(memory)
 
 
 def bundle_of(pipeline: Any) -> Loaded:

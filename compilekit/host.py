@@ -216,6 +216,15 @@ class Host:
             raise PluginContractError(f"plugin {self._plugins[step.name]}: {message}")
         return answer
 
+    def reads(self, step: PlannedStep) -> list[str]:
+        """The files, folders and hub ids that a step reads with its options."""
+        reads = step.description.reads
+        answer = [] if reads is None else self._ask(step.name, "reads", reads, step.options)
+        if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
+            message = f"plugin {self._plugins[step.name]}: reads gave {shown(answer)}, not paths"
+            raise PluginContractError(message)
+        return list(answer)
+
     def judge(self, name: str, field: str, built: str, here: str) -> Severity | None:
         """How bad a plugin finds a difference of the fingerprint; None leaves it to us."""
         judge = self.describe(name).judge

@@ -336,7 +336,17 @@ def _stored(tensor: torch.Tensor) -> int:
 
 
 def float_dtype(module: nn.Module) -> torch.dtype | None:
-    """The floating dtype that most of a module's weights have."""
+    """The floating dtype that a module computes in: that of most of its weights.
+
+    Where diffusers stores weights in a dtype of their own (layerwise casting), it is the one that
+    they are cast to for each call.
+    """
+    for part in module.modules():
+        hooks = getattr(part, "_diffusers_hook", None)
+        casts = None if hooks is None else hooks.get_hook("layerwise_casting")
+        if casts is not None:
+            found: torch.dtype = casts.compute_dtype
+            return found
     counts: Counter[torch.dtype] = Counter()
     for tensor in module.parameters():
         if tensor.is_floating_point():

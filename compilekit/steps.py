@@ -118,6 +118,8 @@ class StepDescription:
     judge: how bad it is for the step's parts that a field of the fingerprint differs: called
         with the field's name, its value when the part was built, and its value here. None, or
         an answer of None, leaves it to compilekit.
+    reads: the files, folders and hub ids that the step reads with these options, so that a bundle
+        in the build cache is not used again when one of them is another by now.
 
     >>> import compilekit as ck
     >>> step = ck.StepDescription(
@@ -139,6 +141,7 @@ class StepDescription:
     sizes: Callable[[Any], Sizes] | None = None
     check: Callable[[Any, Device, Purpose], Iterable[str]] | None = None
     judge: Callable[[str, str, str], Severity | None] | None = None
+    reads: Callable[[Any], Iterable[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

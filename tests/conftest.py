@@ -23,6 +23,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+LONG = ("test_bundles.py", "test_manual_pages.py", "test_bundle_commands.py", "test_build.py")
+"""Files that take minutes: they go first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nobodys_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is shared by several tests is built beside the user's own cache too."""

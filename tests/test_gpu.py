@@ -45,6 +45,41 @@ def test_tf32_stays_and_is_reported(sample):
     assert done.report.steps[0].state["torch.float32_matmul_precision"].kept
 
 
+def test_a1_the_tf32_recipe_stays_in_its_budget(sample):
+    before = torch.get_float32_matmul_precision()
+    recipe = ck.Recipe.load("a1-tf32").model_copy(update={"sample": sample})
+    try:
+        done = ck.apply(recipe, tiny_pipeline("sd"), progress=False)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert done.report.final[0].error < 0.02
+
+
+@pytest.mark.parametrize("kernel", ["flash", "efficient", "cudnn"])
+def test_a2_the_kernel_that_is_named_computes_attention(sample, kernel):
+    steps = f"precision{{dtype=float16}}, attention{{sdpa=[{kernel}, math]}}"
+    done = applied(steps, sample)
+    with torch.profiler.profile() as profile:
+        draw(done.pipeline)
+    names = {event.key for event in profile.key_averages() if "attention" in event.key}
+    assert any(kernel in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"]
+)
+def test_a10_no_step_waits_for_the_gpu(sample, name):
+    scheduler = applied(f"scheduler{{name={name}, on_cpu=true}}", sample).pipeline.scheduler
+    scheduler.set_timesteps(4, device="cuda")
+    x = torch.randn(1, 4, 8, 8, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for timestep in scheduler.timesteps:
+            x = scheduler.step(scheduler.scale_model_input(x, timestep), timestep, x).prev_sample
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_int8_compiled_with_cuda_graphs_stays_in_budget(sample):
     done = applied(
         "precision{dtype=bfloat16}, torchao_int8{components=unet}, "

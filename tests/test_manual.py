@@ -146,12 +146,31 @@ CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         (", with slicing", {"slicing": "auto"}),
         (", with vae alone", {"vae": ["tiling"]}),
     ],
+    "Lora": [
+        (", not fused", {"source": "style"}),
+        (", with fuse", {"source": "style", "fuse": True}),
+    ],
+    "Memory": [
+        (", with layerwise", {"layerwise": {"storage": "float8_e4m3fn"}}),
+        (", offload: model", {"offload": "model"}),
+        (", offload: sequential, or group of level: leaf", {"offload": "sequential"}),
+        (", offload: group", {"offload": "group"}),
+        (", offload: group, with a folder", {"offload": "group", "group": {"folder": "waiting"}}),
+    ],
     "Precision": [
         (", with dtype", {"dtype": "bfloat16"}),
         (", with tf32 alone", {"tf32": True}),
     ],
-    "Scheduler": [("", {"name": "DDIMScheduler"})],
+    "Scheduler": [
+        (", with name or config", {"name": "DDIMScheduler"}),
+        (", with on_cpu alone", {"on_cpu": True}),
+    ],
     "SwapComponent": [("", {"source": "better"})],
+    "Torchao": [
+        (", dynamic", {"config": "int8_dynamic"}),
+        (", others", {"config": "int8_weight"}),
+        (", others, with include or exclude", {"config": "int8_weight", "exclude": ["conv_*"]}),
+    ],
 }
 """Options of the steps that want some, by how the table of properties calls them."""
 
@@ -198,9 +217,12 @@ def test_every_option_of_a_command_is_in_its_section_and_no_other(name: str) -> 
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_every_step_has_a_section_with_its_budget_targets_and_options(name: str) -> None:
+def test_every_step_has_a_page_with_its_budget_targets_and_options(name: str) -> None:
     description = ck.load_host().descriptions[name]
-    text = section("steps.md", f"## {name}")
+    text = (DOCS / "steps" / f"{name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {name}\n")
+    assert "\nWhen it helps: " in text
+    assert "\nWhen it hurts: " in text
     targets = ", ".join(sorted(description.targets)) or "all"
     assert f"Budget: `{description.budget:g}`. Targets: {targets}." in text
     assert f"Components: {description.components}" in text
@@ -217,6 +239,8 @@ def test_the_table_of_properties_has_every_step_as_it_is() -> None:
         key: [sorted(re.findall(r"`(\w+)`", cell)) for cell in cells]
         for key, cells in rows(text[: text.index("\n## ")]).items()
     }
+    for name in STEPS:
+        assert f"- [{name}](steps/{name}.md): " in text
     host = ck.load_host()
     expected = {}
     for name in STEPS:

@@ -22,5 +22,5 @@ def test_every_built_in_step_has_a_recipe():
 
 
 def test_there_are_chains_for_sd_on_cpu_and_sdxl_and_flux_on_cuda():
-    chains = ("sd-cpu", "sdxl-cuda-max", "flux-cuda")
+    chains = ("sd15-cpu", "sdxl-cuda", "flux-cuda")
     assert all(len(ck.Recipe.load(name).steps) >= 4 for name in chains)

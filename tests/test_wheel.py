@@ -15,8 +15,8 @@ SCRIPT = """
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
 assert {installed!r} in ck.__file__, ck.__file__
-print(ck.plan("channels-last"))
-applied = ck.apply("channels-last", tiny_pipeline("sd"), progress=False)
+print(ck.plan("a4-channels-last"))
+applied = ck.apply("a4-channels-last", tiny_pipeline("sd"), progress=False)
 assert applied.report.end_to_end.psnr > 40
 """
 
@@ -45,7 +45,7 @@ def test_the_wheel_plans_a_recipe_by_name_and_applies_it(installed, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("channels-last: 1 step on cpu\n")
+    assert done.stdout.startswith("a4-channels-last: 1 step on cpu\n")
 
 
 def test_the_wheel_holds_the_recipes_and_the_type_marker(installed):

@@ -27,6 +27,7 @@ from compilekit.building.code import UnknownCodeError, code_of, source_digest
 from compilekit.building.signatures import Wanted
 from compilekit.bundle.calls import leaves, order_of
 from compilekit.bundle.constants import held_by
+from compilekit.bundle.files import sha256
 from compilekit.host import Host
 from compilekit.measure.state import snapshot
 from compilekit.model import Model
@@ -87,6 +88,7 @@ def bundle_key(plan: Plan, model: Model, host: Host) -> str:
         "bundle",
         plan.to_dict(),
         _pictures(plan),
+        _files(plan, host),
         type(model.subject).__module__,
         type(model.subject).__qualname__,
         _contents(model.modules, own_code=False),
@@ -176,10 +178,23 @@ def _inputs(model: Model) -> list[Any]:
 def _pictures(plan: Plan) -> dict[str, str]:
     from compilekit.sample import picture_names
 
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in picture_names(plan.recipe).items()
-    }
+    return {name: sha256(path) for name, path in picture_names(plan.recipe).items()}
+
+
+def _files(plan: Plan, host: Host) -> list[list[str]]:
+    """What is in the files that steps read. What is on the hub may be another tomorrow."""
+    found = []
+    for step in plan.steps:
+        for place in map(Path, host.reads(step)):
+            if not place.exists():
+                raise NoKeyError(f"{step.key} reads {place}, which is no file here")
+            files = (
+                sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
+            )
+            for file in files:
+                name = file.relative_to(place).as_posix()
+                found.append([step.key, name, sha256(file)])
+    return found
 
 
 def _plugins(host: Host, steps: Iterable[PlannedStep]) -> dict[str, list[str]]:

@@ -16,11 +16,13 @@ import typer
 
 from compilekit.cli import (
     apply,
+    batch,
     bisect,
     build,
     cache,
     diff,
     doctor,
+    explain,
     inspect,
     plan,
     plugins,
@@ -81,6 +83,8 @@ COMMANDS = (
     verify,
     diff,
     sign,
+    explain,
+    batch,
     bisect,
     replay,
     plugins,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from compilekit.errors import StepError
 
@@ -17,8 +17,9 @@ Array = NDArray[np.floating[Any]]
 _WINDOW = 11
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-_GAP = 4
 _FACTORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_MOST, _IN_A_ROW = 16, 4
+_TYPICAL = 0.995
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -70,10 +71,11 @@ def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Ima
         message = "there are no images to put into a grid"
         raise StepError(message)
     columns = columns or math.ceil(math.sqrt(len(images)))
-    width = max(image.width for image in images) + _GAP
-    height = max(image.height for image in images) + _GAP
+    gap = _gap(images)
+    width = max(image.width for image in images) + gap
+    height = max(image.height for image in images) + gap
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * width - _GAP, rows * height - _GAP), "white")
+    sheet = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
         sheet.paste(image.convert("RGB"), (column * width, row * height))
@@ -81,21 +83,60 @@ def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Ima
 
 
 def comparison(before: Array, after: Array) -> Image.Image:
-    """Three rows: before, after, and their difference, amplified by the factor written on it."""
+    """Three rows, each under its title: before, after, and their difference, amplified.
+
+    Of more than 16 images, 16 are shown, evenly spread. Where they do not fit beside each other
+    there are further rows, and the titles say which images they show. The factor is chosen for
+    the difference as a whole: a few pixels may differ by more than can be shown.
+    """
     old, new = _pair(before, after)
+    shown = np.unique(np.linspace(0, len(old) - 1, min(len(old), _MOST)).round().astype(int))
     gap = np.abs(np.clip(np.nan_to_num(new, nan=1.0), 0, 1) - np.clip(np.nan_to_num(old), 0, 1))
-    largest = float(gap.max())
-    factor = max(each for each in _FACTORS if each == 1 or each * largest <= 1)
-    difference = [_captioned(each.convert("RGB"), f"x{factor}") for each in to_pil(gap * factor)]
-    return grid([*to_pil(old), *to_pil(new), *difference], columns=len(old))
+    gap = gap[shown]
+    typical = float(np.quantile(gap, _TYPICAL))
+    factor = max(each for each in _FACTORS if each == 1 or each * typical <= 1)
+    title = f"difference x{factor}" if gap.any() else "no difference"
+    pictures = {
+        "before": to_pil(old[shown]),
+        "after": to_pil(new[shown]),
+        title: to_pil(gap * factor),
+    }
+    bands = [
+        _titled(_numbered(title, shown[part], len(old)), grid(images[part], part.stop - part.start))
+        for part in _parts(len(shown))
+        for title, images in pictures.items()
+    ]
+    return grid(bands, columns=1)
 
 
-def _captioned(image: Image.Image, caption: str) -> Image.Image:
-    draw = ImageDraw.Draw(image)
-    box = draw.textbbox((2, 1), caption)
-    draw.rectangle((0, 0, box[2] + 1, box[3] + 1), fill="black")
-    draw.text((2, 1), caption, fill="white")
-    return image
+def _parts(count: int) -> list[slice]:
+    """What stands beside each other: as many as make the sheet about square, in equal rows."""
+    blocks = math.ceil(count / max(_IN_A_ROW, math.ceil(math.sqrt(3 * count))))
+    length = math.ceil(count / blocks)
+    return [slice(start, min(start + length, count)) for start in range(0, count, length)]
+
+
+def _numbered(title: str, shown: NDArray[np.int_], count: int) -> str:
+    """The title, with the numbers of the images unless all of them stand there."""
+    if len(shown) == count:
+        return title
+    return f"{title}: {', '.join(str(index + 1) for index in shown)} of {count}"
+
+
+def _titled(title: str, band: Image.Image) -> Image.Image:
+    """A row of images under its title, which is not drawn on any of them."""
+    font = ImageFont.load_default(max(12, band.height // 20))
+    _, _, right, bottom = ImageDraw.Draw(band).textbbox((0, 0), title, font=font)
+    margin = _gap([band])
+    head = math.ceil(bottom) + margin
+    sheet = Image.new("RGB", (max(band.width, math.ceil(right)), head + band.height), "white")
+    ImageDraw.Draw(sheet).text((0, 0), title, fill="black", font=font)
+    sheet.paste(band, (0, head))
+    return sheet
+
+
+def _gap(images: Sequence[Image.Image]) -> int:
+    return max(4, min(image.height for image in images) // 100)
 
 
 def _pair(a: Array, b: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -25,8 +25,13 @@ def folders() -> list[Path]:
 
 
 def names() -> list[str]:
-    """The names of the shipped recipes."""
-    return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
+    """The names of the shipped recipes; `a10-...` comes after `a9-...`."""
+    found = {path.stem for folder in folders() for path in folder.glob("*.yaml")}
+    return sorted(found, key=_by_number)
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def find(name: str) -> Path | None:

@@ -25,7 +25,10 @@ def describe() -> ck.StepDescription:
     return ck.StepDescription(
         help="Store convolution weights channels last, as fast convolutions want them.",
         options=ChannelsLast,
-        effects=lambda options, device: ck.effects("layout"),  # noqa: ARG005
+        # Weights that wait elsewhere come back in the layout that they had.
+        effects=lambda options, device: ck.effects(  # noqa: ARG005
+            "layout", conflicts=["offloaded"]
+        ),
         budget=1e-4,
     )
 

@@ -39,7 +39,7 @@ def describe() -> ck.StepDescription:
             needs=["plain_linear_weights"],
             gives=["fused_qkv"],
             removes=["stock_state_dict"],
-            conflicts=["fused_qkv"],
+            conflicts=["fused_qkv", "lora_layers", "quantised_weights"],
         ),
         budget=1e-4,
     )

@@ -43,7 +43,11 @@ def describe() -> ck.StepDescription:
     return ck.StepDescription(
         help="Put another component in place of the pipeline's own, from a folder or the hub.",
         options=SwapComponent,
-        effects=lambda options, device: ck.effects("results"),  # noqa: ARG005
+        # Adapters of the component that is there would be gone without a word.
+        effects=lambda options, device: ck.effects(  # noqa: ARG005
+            "results", conflicts=["lora_fused", "lora_layers"]
+        ),
+        reads=lambda options: [options.source],
     )
 
 

@@ -74,7 +74,7 @@ def test_a_typing_error_is_one_line_and_exit_code_2(write):
 def test_a_recipe_that_does_not_exist_is_one_line():
     done = compilekit("plan", "sdxl-cuda-mx")
     assert done.returncode == 2
-    assert 'Did you mean "sdxl-cuda-max"?' in done.stderr
+    assert 'Did you mean "sdxl-cuda"?' in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -31,11 +31,14 @@ def optimize_model():
 BUILT_IN = [
     "attention",
     "channels_last",
+    "lora",
+    "memory",
     "precision",
     "qkv_fusion",
     "scheduler",
     "swap_component",
     "torch_compile",
+    "torchao",
     "torchao_int8",
 ]
 

@@ -48,8 +48,12 @@ class Precision(ck.Options):
 
 def _effects(options: Precision, device: Device) -> ck.Effects:
     del device
+    if options.dtype is None:
+        return ck.effects("runtime")
+    # Weights that are cast for each call, or wait elsewhere, come back in the dtype that they had.
+    before = ["cast_inside", "offloaded"]
     # Even without TensorFloat-32: casts at the door of a component are no part of its weights.
-    return ck.effects("runtime") if options.dtype is None else ck.effects("dtype", "runtime")
+    return ck.effects("dtype", "runtime", conflicts=before)
 
 
 def _check(options: Precision, device: Device, purpose: Purpose) -> Iterable[str]:

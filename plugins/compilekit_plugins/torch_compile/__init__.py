@@ -30,10 +30,13 @@ class TorchCompile(ck.Options):
     fullgraph: make a graph break an error.
     dynamic: true for symbolic shapes, false for fixed ones. Left out, shapes are fixed until
         one changes; in a build, the batch is symbolic and other sizes are fixed.
+    duck_shape: false to keep symbolic sizes apart that are equal at first, such as height and width
+        (torch's `use_duck_shape`); otherwise a call in which they differ compiles again.
     backend: torch.compile's backend.
     inductor: options of torch's inductor, by name; they hold for this component alone.
     regions: "none" compiles an entry point whole; "model" each of the blocks that the model
-        names as repeated; "auto" finds blocks that repeat; a list names the block classes.
+        names as repeated; "auto" finds blocks that repeat; "accelerate" does as accelerate's
+        `compile_regions`, and compiles what lies between them too; a list names the block classes.
     weights: "shared" weights are read where the model has them, by all shapes and blocks, and
         may be edited in place; "packed" ones are rearranged by the compiler, for lowest latency
         of a whole entry point on a CPU, in one shape.
@@ -42,10 +45,19 @@ class TorchCompile(ck.Options):
     mode: Mode = "default"
     fullgraph: bool = False
     dynamic: bool | None = None
+    duck_shape: bool = True
     backend: str = "inductor"
     inductor: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    regions: Literal["none", "model", "auto"] | list[str] = "none"
+    regions: Literal["none", "model", "auto", "accelerate"] | list[str] = "none"
     weights: Literal["shared", "packed"] = "shared"
+
+
+def _effects(options: TorchCompile, device: Device) -> ck.Effects:
+    # Hooks inside a component break its graph: between blocks, or so often that nothing is left.
+    broken = ["cast_inside", "offloaded_inside", *(["offloaded_blocks"] * options.fullgraph)]
+    # A CUDA graph reads weights where they were when it was recorded.
+    fixed = device == "cuda" and options.mode in ("reduce-overhead", "max-autotune")
+    return ck.effects("compiled", conflicts=["compiled", *broken, *(["offloaded"] * fixed)])
 
 
 def _check(options: TorchCompile, device: Device, purpose: Purpose) -> Iterable[str]:
@@ -62,6 +74,8 @@ def _check(options: TorchCompile, device: Device, purpose: Purpose) -> Iterable[
             yield f'inductor options are for the backend "inductor", not "{options.backend}"'
     if options.regions == []:
         yield 'regions names no block class; leave it out, or say "auto"'
+    if options.dynamic is False and not options.duck_shape:
+        yield "duck_shape is for symbolic sizes, and with `dynamic: false` there are none"
 
 
 def _check_build(options: TorchCompile) -> Iterable[str]:
@@ -71,6 +85,11 @@ def _check_build(options: TorchCompile) -> Iterable[str]:
         yield (
             'mode "reduce-overhead" means CUDA graphs, which code compiled ahead of time has not; '
             "leave it out"
+        )
+    if options.regions == "accelerate":
+        yield (
+            "regions: accelerate compiles single layers too, each of which would be a part of the "
+            "bundle: say `regions: auto`"
         )
     if options.inductor.get("freezing"):
         yield "freezing packs weights into compiled code: say `weights: packed` in its place"
@@ -88,9 +107,7 @@ def describe() -> ck.StepDescription:
     return ck.StepDescription(
         help="Compile entry points with torch.compile, whole or by region.",
         options=TorchCompile,
-        effects=lambda options, device: ck.effects(  # noqa: ARG005
-            "compiled", conflicts=["compiled"]
-        ),
+        effects=_effects,
         check=_check,
         targets=frozenset({"cpu", "cuda", "mps", "xpu", "hpu"}),
         budget=1e-3,
@@ -102,20 +119,21 @@ def describe() -> ck.StepDescription:
 @ck.hookimpl
 def optimize_model(model: Model, options: TorchCompile, context: ck.StepContext) -> ck.StepResult:
     """Compile, and run the recorded calls so that compiling happens now."""
+    from compilekit_plugins.torch_compile.compiler import Compiler
     from compilekit_plugins.torch_compile.settings import compile_arguments
     from compilekit_plugins.torch_compile.targets import regions, whole
     from compilekit_plugins.torch_compile.watch import Watch, compiler_errors
 
-    arguments = compile_arguments(options, context.step.key)
+    compiler = Compiler(compile_arguments(options, context.step.key), options.duck_shape)
     result = ck.StepResult(matched={}, changed={})
     matched: dict[str, list[str]] = {}
     watch = Watch()
     with compiler_errors(context.step.key), watch.open():
         for component in context.components:
             if options.regions == "none":
-                matched[component] = whole(model, component, arguments)
+                matched[component] = whole(model, component, compiler)
             else:
-                matched[component] = regions(model, component, options.regions, arguments)
+                matched[component] = regions(model, component, options.regions, compiler)
             context.progress(f"compiling {component}")
             exact = options.regions == "none"
             if matched[component] and not context.replay(component, exact=exact):

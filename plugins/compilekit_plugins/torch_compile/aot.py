@@ -92,7 +92,9 @@ def compile_program(
     # torch leaves a note of the machine in its settings.
     leaves = torch._inductor.config.patch({"aot_inductor.metadata": {}})
     with torch.no_grad(), leaves, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch's own code, on its own code
+        # Of torch's own code, on its own code.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
         files: Any = torch._inductor.aot_compile(
             graph, inputs, {}, options={**settings, "aot_inductor.output_path": str(work)}
         )

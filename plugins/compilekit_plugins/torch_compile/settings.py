@@ -45,7 +45,11 @@ def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
 def aot_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
     """The options of inductor for ahead-of-time code, which has no CUDA graphs."""
     _check_switched_on(key)
-    return {k: v for k, v in _inductor_options(options, key).items() if k != "triton.cudagraphs"}
+    found = {k: v for k, v in _inductor_options(options, key).items() if k != "triton.cudagraphs"}
+    if options.weights == "shared":
+        # C++ templates keep a rearranged copy of each weight, which nothing else could share.
+        found.setdefault("max_autotune_gemm_backends", "ATEN,TRITON")
+    return found
 
 
 def _check_switched_on(key: str) -> None:

@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 import compilekit as ck
 
 if TYPE_CHECKING:
     from compilekit.model import Model
+    from compilekit_plugins.torch_compile.compiler import Compiler
 
 
-def whole(model: Model, name: str, arguments: dict[str, Any]) -> list[str]:
+def whole(model: Model, name: str, compiler: Compiler) -> list[str]:
     """Compile an entry point, beneath offload hooks and other layers around it."""
     entry = model.entry_point(name)
     if entry.is_bare_forward:
-        in_place(entry.owner, arguments)
+        compiler.in_place(entry.owner)
     else:
-        entry.replace(torch.compile(entry.function, **arguments))
+        entry.replace(compiler.function(entry.function))
     return [name]
 
 
-def in_place(module: nn.Module, arguments: dict[str, Any]) -> None:
-    """Compile what calls of a module run."""
-    if type(module).forward.__module__.startswith("torch.nn."):
-        # `Module.compile` does nothing, without a word, where the class is torch's own.
-        module.forward = torch.compile(module.forward, **arguments)
-    else:
-        module.compile(**arguments)
-
-
-def regions(
-    model: Model,
-    name: str,
-    wanted: Literal["none", "model", "auto"] | list[str],
-    arguments: dict[str, Any],
-) -> list[str]:
+def regions(model: Model, name: str, wanted: str | list[str], compiler: Compiler) -> list[str]:
     """Compile the blocks of a component, each in place; blocks that are alike share code."""
     blocks = blocks_of(model, name, wanted)
     for block in blocks.values():
-        in_place(block, arguments)
+        compiler.in_place(block)
     return [f"{block} ({type(part).__name__})" for block, part in blocks.items()]
 
 
@@ -51,6 +37,8 @@ def blocks_of(model: Model, name: str, wanted: str | list[str]) -> dict[str, nn.
     module = model.entry_point(name).owner
     if wanted == "auto":
         return repeated(module)
+    if wanted == "accelerate":
+        return of_accelerate(module)
     return of_classes(module, _classes(module, name, wanted))
 
 
@@ -109,6 +97,20 @@ def repeated(module: nn.Module) -> dict[str, nn.Module]:
     outer = _outermost(found)
     parts = {type(part) for name, part in found.items() if name not in outer}
     return {name: part for name, part in outer.items() if type(part) not in parts}
+
+
+def of_accelerate(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
+    """What accelerate's `compile_regions` compiles: lists of equal blocks, and all around them."""
+    from accelerate.utils.other import has_repeated_blocks, is_repeated_blocks
+
+    if not (is_repeated_blocks(module) or has_repeated_blocks(module)):
+        # A list is never called; its members are, and accelerate leaves those of mixed lists out.
+        return {} if isinstance(module, nn.ModuleList | nn.ModuleDict) else {path: module}
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        found |= {inner: child} if is_repeated_blocks(module) else of_accelerate(child, inner)
+    return found
 
 
 def _outermost(found: dict[str, nn.Module]) -> dict[str, nn.Module]:

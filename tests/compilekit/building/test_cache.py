@@ -97,6 +97,28 @@ def test_an_option_rebuilds_only_the_parts_that_it_reaches(world, load):
     assert last.reused == 0
 
 
+def test_what_lies_at_a_path_that_a_step_reads_is_part_of_the_bundle(world, load, tmp_path):
+    steps = f"swap_component{{components=vae, source={tmp_path / 'vae'}}}, {MID}"
+    drawn = []
+    for seed in (1, 1, 2):
+        tiny_pipeline("sd", seed=seed).vae.save_pretrained(tmp_path / "vae")
+        built = world.build(steps, tiny_pipeline("sd"), SAMPLE)
+        drawn.append((built.before is None, draw(load(built.path))))
+    copied, pictures = zip(*drawn, strict=True)
+    assert copied == (False, True, False)
+    assert abs(pictures[1] - pictures[0]).max() == 0
+    assert abs(pictures[2] - pictures[0]).max() > 1e-3
+
+
+def test_what_a_step_reads_from_the_hub_gives_no_bundle_to_use_again(exporter):
+    from compilekit.model import Model
+
+    recipe = ck.Recipe.from_steps(f"swap_component{{components=vae, source=nobody/vae}}, {MID}")
+    planned = ck.plan(recipe, host=exporter, for_="build")
+    with pytest.raises(keys.NoKeyError, match=r"steps\[0\].swap_component reads nobody/vae, which"):
+        keys.bundle_key(planned, Model(tiny_pipeline("sd")), exporter)
+
+
 def test_a_failed_build_leaves_its_finished_parts_to_the_next(world):
     pipe = tiny_pipeline("sd")
     recipe = f"{MID}, {DECODE}, precision{{components=text_encoder, dtype=bfloat16, budget=1e-9}}"

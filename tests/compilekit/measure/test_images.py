@@ -137,24 +137,66 @@ def test_a_grid_of_nothing_is_an_error() -> None:
         grid([])
 
 
+TITLE = 20
+"""Titles of small images are no higher than this."""
+
+
+def bands(sheet: Image.Image) -> list[np.ndarray]:
+    """The rows of a sheet that hold no white: those of images."""
+    pixels = np.asarray(sheet)
+    inside = (pixels[:, :24] < 255).any(axis=2).all(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], inside, [0]])))
+    return [pixels[start:end] for start, end in edges.reshape(-1, 2)]
+
+
 def test_a_comparison_has_a_row_each_for_before_after_and_difference() -> None:
-    sheet = comparison(flat(0.2, 2), flat(0.6, 2))
-    assert sheet.size == (2 * 28 - 4, 3 * 28 - 4)
-    rows = [sheet.getpixel((20, 20 + 28 * row)) for row in range(3)]
-    assert rows == [(51,) * 3, (153,) * 3, (204,) * 3]  # 0.4 doubled
+    sheet = comparison(flat(0.2, 3), flat(0.6, 3))
+    rows = bands(sheet)
+    assert [row.shape for row in rows] == [(24, sheet.width, 3)] * 3
+    assert [tuple(row[20, 20]) for row in rows] == [(51,) * 3, (153,) * 3, (204,) * 3]  # doubled
+    assert all((row[:, 24:28] == 255).all() for row in rows)  # a gap
+
+
+def test_titles_are_drawn_above_the_images_and_not_on_them() -> None:
+    sheet = comparison(flat(0.5), flat(0.5))
+    assert [len(np.unique(row[:, :24])) for row in bands(sheet)] == [1, 1, 1]
+    assert sheet.height <= 3 * (24 + TITLE + 4)
+    assert np.asarray(sheet)[:TITLE, :60].min() < 100  # "before", in black
+
+
+def test_the_titles_of_large_images_are_larger() -> None:
+    small, large = comparison(flat(0.5), flat(0.5)), comparison(*[np.full((1, 960, 9, 3), 0.5)] * 2)
+    assert (large.height - 3 * 960) > 2 * (small.height - 3 * 24)
+
+
+def test_a_few_pixels_that_differ_much_do_not_hide_the_rest() -> None:
+    other = flat(0.508)
+    other[0, 0, 0, 0] = 1.0
+    difference = bands(comparison(flat(0.5), other))[2]
+    assert tuple(difference[0, 0]) == (255, 204, 204)
+    assert difference[20, 20, 0] == 204  # a hundred times 0.008
 
 
 def test_a_comparison_of_equal_images_is_black_in_its_last_row() -> None:
-    assert comparison(NOISE, NOISE).getpixel((20, 20 + 56)) == (0, 0, 0)
+    assert bands(comparison(flat(0.4), flat(0.4)))[2][:, :24].max() == 0
 
 
-def test_the_factor_is_written_on_the_difference() -> None:
-    captioned = np.asarray(comparison(flat(0.5), flat(0.5)))[56:]
-    assert captioned[:16, :16].max() > 200
-    assert captioned[16:, 16:].max() == 0
+@pytest.mark.parametrize(("count", "rows"), [(1, 3), (4, 3), (5, 6), (16, 9), (90, 9)])
+def test_many_images_are_wrapped_and_of_very_many_some_are_shown(count: int, rows: int) -> None:
+    sheet = comparison(flat(0.2, count), flat(0.6, count))
+    assert len(bands(sheet)) == rows
+    assert sheet.width < 10 * 28
+
+
+def test_of_very_many_images_the_first_and_the_last_are_shown() -> None:
+    shades = np.linspace(0.1, 0.9, 90)[:, None, None, None] * np.ones((1, 24, 24, 3))
+    befores = np.concatenate([row[:, :-4] for row in bands(comparison(shades, shades))[::3]], 1)
+    found = np.unique(befores[befores < 255])
+    assert (found.min(), found.max()) == (26, 230)
 
 
 def test_a_comparison_shows_nan_as_a_difference() -> None:
-    spoilt = NOISE.copy()
+    spoilt = np.zeros_like(NOISE)
     spoilt[0, 20, 20] = np.nan
-    assert comparison(np.zeros_like(NOISE), spoilt * 0).getpixel((20, 76)) == (255, 255, 255)
+    pixels = np.asarray(comparison(np.zeros_like(NOISE), spoilt))
+    assert tuple(pixels[-4, 20]) == (255, 255, 255)

@@ -1,0 +1,75 @@
+"""`compilekit batch`: the largest batch that fits, and the fastest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from compilekit.batching.data import Batches, BatchTrial
+from compilekit.cli.shared import (
+    JsonOption,
+    ModelArgument,
+    PluginOption,
+    RecipeArgument,
+    StepsOption,
+    print_json,
+    recipe_of,
+)
+
+
+def run(
+    recipe: RecipeArgument,
+    model: ModelArgument = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help='What a trial may take: "8GB", or "90%" of what there is. Left out, all of a '
+            "GPU, or what the machine has free.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", help="The largest batch to try.")
+    ] = 64,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="What a trial may take of time."),
+    ] = None,
+    steps: StepsOption = None,
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Find the largest batch that fits: twice as many while they fit, then halves.
+
+    Each trial applies the recipe in a process of its own, runs the sample with so many images,
+    and measures. Ctrl-C ends it, and shows what was found. Exit code 3 when not even one fits.
+    """
+    from compilekit.api import largest_batch
+    from compilekit.host import load_host
+
+    tried: list[BatchTrial] = []
+    try:
+        found = largest_batch(
+            recipe_of(recipe, steps),
+            model,
+            memory=memory,
+            limit=limit,
+            timeout=timeout,
+            on_trial=tried.append,
+            host=load_host(plugin or []),
+        )
+    except BaseException:
+        if any(trial.fits for trial in tried):
+            _show(Batches(sorted(tried, key=lambda trial: trial.batch), limit), as_json=json)
+        raise
+    _show(found, as_json=json)
+
+
+def _show(found: Batches, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(str(found))

@@ -1,0 +1,148 @@
+"""Times that can be trusted: measured in turn with a copy of the model as it was loaded.
+
+A machine is slower at one moment than at another, for both alike. So the ratio to the copy means
+something where a time does not, and ratios that were taken minutes apart can be compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from compilekit.measure import state
+from compilekit.model import EntryPoint, Model, float_dtype, synchronize
+from compilekit.recording import Call
+
+LEAST, MOST, SECONDS = 7, 25, 1.0
+"""Pairs of calls that are timed: at least, at most, and for how long."""
+
+SURE = 0.95
+"""How sure the interval of a median is, at the least."""
+
+MARGIN = 0.03
+"""The same code on the same weights differs by this much, as they lie elsewhere in memory."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The time of one call over that of another: the median, and its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+    def against(self, other: Pace) -> Pace:
+        """How this pace compares with another, both taken against the same copy."""
+        return Pace(self.ratio / other.ratio, self.low / other.high, self.high / other.low)
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "noise"]:
+        """What can be said for sure."""
+        if self.high < 1 and self.ratio < 1 / (1 + MARGIN):
+            return "faster"
+        if self.low > 1 and self.ratio > 1 + MARGIN:
+            return "slower"
+        return "noise"
+
+
+class Pacer:
+    """Holds a copy of the recorded entry points as they are now, and times others beside it.
+
+    why_not: why there is no copy, or no more; empty if there is one.
+    """
+
+    def __init__(self, model: Model, calls: Mapping[str, Sequence[Call]]) -> None:
+        self.why_not = ""
+        self._model = model
+        self._calls = calls
+        self._start = state.snapshot()
+        self._copies: dict[str, EntryPoint] = {}
+        entries = {name: model.entry_point(name) for name in calls}
+        try:
+            # In one go: entry points may share a module, or lie inside each other.
+            owners = copy.deepcopy({name: entry.owner for name, entry in entries.items()})
+        except Exception as error:  # noqa: BLE001 - a module of the user's own may raise anything
+            self.why_not = f"the model cannot be copied ({_what(error)})"
+            return
+        self._copies = {name: replace(entry, owner=owners[name]) for name, entry in entries.items()}
+
+    def pace(self, name: str) -> Pace | None:
+        """How the entry point compares with its copy."""
+        if name not in self._copies:
+            return None
+        try:
+            return self._in_turn(name)
+        except Exception as error:  # noqa: BLE001 - there may be no room for it, say
+            self._copies.clear()
+            self.why_not = f"a copy of the model does not run beside it ({_what(error)})"
+            return None
+
+    def _in_turn(self, name: str) -> Pace:
+        now, then = self._model.entry_point(name), self._copies[name]
+        calls = self._calls[name]
+        call = calls[len(calls) // 2]
+        has_changed = bool(self._start.diff(state.snapshot()))
+        _seconds(now, call)
+        self._seconds_as_loaded(then, call, has_changed=has_changed)
+        ratios: list[float] = []
+        start = time.perf_counter()
+        while len(ratios) < LEAST or (len(ratios) < MOST and time.perf_counter() - start < SECONDS):
+            if len(ratios) % 2:
+                one = _seconds(now, call)
+                other = self._seconds_as_loaded(then, call, has_changed=has_changed)
+            else:
+                other = self._seconds_as_loaded(then, call, has_changed=has_changed)
+                one = _seconds(now, call)
+            ratios.append(one / other)
+        return Pace(statistics.median(ratios), *interval(ratios))
+
+    def _seconds_as_loaded(self, entry: EntryPoint, call: Call, *, has_changed: bool) -> float:
+        # Settings of the process are a step's work too: the copy runs without them.
+        with _settings(self._start) if has_changed else contextlib.nullcontext():
+            return _seconds(entry, call)
+
+
+def _what(error: Exception) -> str:
+    line = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}"
+
+
+@contextlib.contextmanager
+def _settings(wanted: state.State) -> Iterator[None]:
+    now = state.snapshot()
+    state.restore(wanted)
+    try:
+        yield
+    finally:
+        state.restore(now)
+
+
+def _seconds(entry: EntryPoint, call: Call) -> float:
+    args, kwargs = call.inputs(float_dtype(entry.owner))
+    synchronize()
+    start = time.perf_counter()
+    with torch.no_grad():
+        entry(*args, **kwargs)
+    synchronize()
+    return time.perf_counter() - start
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which values the true median lies, whatever their distribution.
+
+    As many are cut off at each end as can be: each lies below the median as often as above it.
+    """
+    ordered, count = sorted(values), len(values)
+    cut, outside = 0, 0.5**count
+    while 2 * (outside + math.comb(count, cut + 1) * 0.5**count) < 1 - SURE:
+        cut += 1
+        outside += math.comb(count, cut) * 0.5**count
+    return ordered[cut], ordered[-1 - cut]

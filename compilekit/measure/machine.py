@@ -1,0 +1,56 @@
+"""What the kernel says of memory: of this process, and of what the machine has free. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+_PROC = Path("/proc")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def free_bytes() -> int | None:
+    """What this process may still take of the machine's memory without swapping."""
+    found = [field(_PROC / "meminfo", "MemAvailable"), *map(_left, _own_groups())]
+    return min((each for each in found if each is not None), default=None)
+
+
+def _own_groups() -> list[Path]:
+    """The control groups that limit this process, with those above them."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = _GROUPS / controllers
+        inner = top / path.lstrip("/")
+        found += [group for group in (inner, *inner.parents) if group.is_relative_to(top)]
+    return found
+
+
+def _left(group: Path) -> int | None:
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            most = int((group / limit).read_text(encoding="ascii"))
+            taken = int((group / used).read_text(encoding="ascii"))
+            # Cached files give way.
+            return max(0, most - taken + (field(group / "memory.stat", cached) or 0))
+    return None
+
+
+def field(path: Path, key: str) -> int | None:
+    """A number in a file of the kernel's, in bytes."""
+    try:
+        text = path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{key}:?\s+(\d+)(\s+kB)?$", text, re.MULTILINE)
+    return int(found[1]) * (1024 if found[2] else 1) if found else None

@@ -1,0 +1,59 @@
+"""The memory that a call takes beyond what is held before it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from compilekit.measure.machine import field
+from compilekit.model import cuda_in_use, synchronize
+
+_PROC = Path("/proc")
+
+
+def working_bytes(run: Callable[[], object]) -> int | None:
+    """The bytes that a call takes at most on top of what is held before it; None if unknown."""
+    reset = reset_peak()
+    before = held_bytes()
+    run()
+    peak = peak_bytes()
+    return peak - before if reset and before is not None and peak is not None else None
+
+
+def reset_peak() -> bool:
+    """Let `peak_bytes` count from now on; false where that cannot be."""
+    if cuda_in_use():
+        synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    with contextlib.suppress(OSError, AttributeError):
+        # What was freed and is kept for later would hide what the next call takes.
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        (_PROC / "self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def held_bytes() -> int | None:
+    """The bytes in use now: the GPU's where there is one, else the process's."""
+    if cuda_in_use():
+        return torch.cuda.memory_allocated()
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int | None:
+    """The most bytes in use since `reset_peak`."""
+    if cuda_in_use():
+        synchronize()
+        return torch.cuda.max_memory_allocated()
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int | None:
+    return field(_PROC / "self/status", key)

@@ -1,0 +1,447 @@
+"""The largest batch that fits: each trial in a process of its own."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import math
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import LISTENING, SAMPLE
+
+import compilekit as ck
+from compilekit.batching.arguments import batched, generators, unit_of
+from compilekit.batching.child import Request
+from compilekit.batching.limits import is_memory, share_or_bytes
+from compilekit.batching.process import COMMAND
+from compilekit.batching.search import search
+from compilekit.measure import machine
+from compilekit.model import Model
+from compilekit.testing import tiny_pipeline
+
+NETS = """
+import os, signal, time
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.act = act
+
+    def forward(self, x):
+        self.act(x)
+        return x * 2
+
+def from_two_on(act):
+    return Net(lambda x: act() if len(x) >= 2 else None).eval()
+
+def quick():
+    return Net(lambda x: None).eval()
+
+def hungry():  # 100 MB for each
+    return Net(lambda x: torch.ones(len(x) * 25_000_000, device=x.device)).eval()
+
+def slow():
+    return Net(lambda x: time.sleep(600)).eval()
+
+def failing():
+    return from_two_on(lambda: [].pop())
+
+def killed():
+    return from_two_on(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+def crashing():
+    return from_two_on(lambda: (print("what it said last"), os._exit(7)))
+"""
+
+RECIPE = "compilekit: 1\ntarget: {device: cpu}\nmodel: {inputs: {x: {shape: [1, 2]}}}\n"
+
+
+@pytest.fixture
+def nets(write, tmp_path, monkeypatch):
+    """Functions that give models, in a module that can be imported."""
+    name = f"nets_{tmp_path.name}".replace("-", "_")
+    write(f"{name}.py", NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module(name)
+    del sys.modules[name]
+
+
+def largest(make, recipe=RECIPE, **more):
+    return ck.largest_batch(
+        ck.Recipe.parse(recipe), make, **{"limit": 4, "progress": False, **more}
+    )
+
+
+def tried(found):
+    return [(trial.batch, trial.fits) for trial in found.trials]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 64, 70])
+def test_the_search_finds_the_largest_in_few_trials(limit):
+    for wanted in range(limit + 1):
+        asked = []
+
+        def fits(size, wanted=wanted, asked=asked):
+            asked.append(size)
+            return size <= wanted
+
+        assert search(fits, limit) == wanted
+        assert len(asked) == len(set(asked)) <= 2 * math.log2(limit + 1) + 2
+        assert max(asked) <= limit
+
+
+def test_a_trial_is_held_to_its_memory(nets):
+    found = largest(nets.hungry, memory="1 GB", limit=16)
+    assert 2 <= found.largest <= 8
+    first = next(trial for trial in found.trials if not trial.fits)
+    assert re.fullmatch(r"running the sample: no memory for [\d.]+ [MG]B more", first.why)
+    peaks = [trial.peak for trial in found.trials if trial.fits]
+    assert peaks == sorted(peaks)
+    assert 70e6 < (peaks[1] - peaks[0]) < 130e6
+    assert peaks[-1] < 1.1e9
+    assert found.unit == "samples"
+
+
+def test_where_not_even_one_fits_that_is_an_error_with_the_reason(nets):
+    with pytest.raises(ck.MachineError, match=r"^not even a batch of 1 fits: [^:]+: no memory"):
+        largest(nets.hungry, memory="300MB")
+
+
+def test_a_trial_that_is_killed_did_not_fit(nets):
+    found = largest(nets.killed)
+    assert tried(found) == [(1, True), (2, False)]
+    why = "running the sample: the system killed it, which it does when memory runs out"
+    assert found.trials[1].why == why
+
+
+def test_another_error_ends_the_search_at_once(nets):
+    seen = []
+    with pytest.raises(ck.ModelError, match=r"^batch 2: .*IndexError: pop from empty list$"):
+        largest(nets.failing, on_trial=seen.append)
+    assert [(trial.batch, trial.fits) for trial in seen] == [(1, True)]
+
+
+def test_a_crash_ends_the_search_with_what_was_said_last(nets):
+    with pytest.raises(ck.StepError) as error:
+        largest(nets.crashing)
+    assert str(error.value) == (
+        "batch 2: the trial died of exit code 7 while running the sample\n  what it said last"
+    )
+
+
+def test_a_trial_that_takes_too_long_is_ended(nets):
+    start = time.monotonic()
+    with pytest.raises(ck.MachineError, match=r": it took longer than 2 s$"):
+        largest(nets.slow, timeout=2)
+    assert time.monotonic() - start < 60
+
+
+WATCH = """
+import compilekit as ck
+class Options(ck.Options):
+    file: str
+    compiles: bool = False
+@ck.hookimpl
+def describe():
+    return ck.StepDescription(
+        help="Look.", options=Options,
+        effects=lambda o, d: ck.effects("compiled" if o.compiles else "runtime"),
+    )
+@ck.hookimpl
+def optimize_model(model, options, context):
+    entry = model.entry_point("model")
+    before, seen = entry.function, []
+    def look(x):
+        seen.append(len(x))
+        return before(x)
+    with entry.standing_in(look):
+        context.replay("model")
+    with open(options.file, "a") as file:
+        print(context.step.index, sorted(set(seen)), file=file)
+    found = {"model": ["it"]}
+    return ck.StepResult(matched=found, changed=found)
+"""
+
+
+def test_what_compiles_sees_the_batch_and_other_steps_see_one(nets, write, tmp_path):
+    log = tmp_path / "log"
+    steps = "".join(
+        f"  - watch: {{components: [model], file: {log}, compiles: {str(compiles).lower()}}}\n"
+        for compiles in (False, True)
+    )
+    host = ck.load_host([write("watch.py", WATCH)])
+    largest(nets.quick, f"{RECIPE}steps:\n{steps}", limit=2, host=host)
+    assert log.read_text().splitlines() == ["0 [1]", "1 [1]", "0 [1]", "1 [2]"]
+
+
+def test_a_model_that_another_process_cannot_make_is_refused(nets):
+    for make, said in (
+        (nets.quick(), r"not a Net$"),
+        (Prompted(), r"not a Prompted$"),
+        (functools.partial(nets.Net, lambda x: x), "cannot be sent to another process"),
+    ):
+        with pytest.raises(ck.UsageError, match=said):
+            largest(make)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limit": 0}, "the largest batch to try is 0"),
+        ({"timeout": 0}, "a trial may take 0 s"),
+        ({"memory": "lots"}, 'memory: "lots" is no size; write "20 GB", say'),
+        ({"memory": "101%"}, "not between 0 % and 100 %"),
+        ({"memory": "0"}, "is nothing"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_runs(options, said):
+    with pytest.raises(ck.UsageError, match=said):
+        largest(None, **options)
+
+
+def test_a_limit_that_would_not_hold_is_refused():
+    with pytest.raises(ck.UsageError, match='memory: a trial on "mps" can be held to no limit'):
+        largest(None, RECIPE.replace("cpu", "mps"), memory="8 GB")
+
+
+def test_a_size_is_bytes_or_a_share():
+    assert share_or_bytes("8GB") == (None, 8_000_000_000)
+    assert share_or_bytes("12.5 %") == (0.125, None)
+
+
+def test_more_memory_than_is_free_is_warned_of(nets, capsys):
+    ck.largest_batch(ck.Recipe.parse(RECIPE), nets.quick, memory="900 TB", limit=1)
+    warning = r"warning: 9e\+05 GB is more than the [\d.]+ GB that are free here: .* swap"
+    assert re.search(warning, capsys.readouterr().err)
+
+
+def test_what_libraries_say_when_memory_runs_out_is_known():
+    allocator = "[enforce fail] DefaultCPUAllocator: you tried to allocate 33554432 bytes. Error 12"
+    inner = RuntimeError(f"{allocator} (Cannot allocate memory)")
+    outer = ck.StepError(f"it no longer runs: {inner}")
+    outer.__cause__ = inner
+    assert is_memory(outer) == "no memory for 33.6 MB more"
+    cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+    assert is_memory(cuda) == "no memory for 2.00 GiB more"
+    assert is_memory(MemoryError()) == "no memory left"
+    assert is_memory(RuntimeError("std::bad_alloc")) == "no memory left (std::bad_alloc)"
+    assert is_memory(ValueError("no such thing")) == ""
+
+
+def test_the_table_ends_with_the_largest_and_the_fastest():
+    trials = [
+        ck.BatchTrial(1, 1.0, 600_000_000),
+        ck.BatchTrial(2, 1.5, 800_000_000),
+        ck.BatchTrial(3, 3.0, 900_000_000),
+        ck.BatchTrial(4, why="running the sample: no memory left"),
+    ]
+    assert str(ck.Batches(trials, limit=64)) == (
+        "batch  seconds a run  images/s  peak memory  fits\n"
+        "1      1              1         600 MB       yes\n"
+        "2      1.5            1.33      800 MB       yes\n"
+        "3      3              1         900 MB       yes\n"
+        "4      -              -         -            no: running the sample: no memory left\n"
+        "largest batch: 3; fastest: 2, 1.33 images/s"
+    )
+    assert "largest batch: 3 or more; " in str(ck.Batches(trials[:3], limit=3))
+    assert str(ck.Batches(trials[3:], limit=64)).endswith("\nno batch fits")
+
+
+ARGUMENTS = {key: value for key, value in SAMPLE.items() if key != "seed"}
+
+
+def test_each_image_of_a_batch_is_the_one_that_its_own_seed_gives():
+    model = Model(tiny_pipeline("sd"))
+
+    def drawn(count, seed):
+        arguments = batched(model, ARGUMENTS, count) | generators(model, seed, count)
+        return model.run(arguments, 0).images
+
+    three = drawn(3, 7)
+    assert len(three) == 3
+    for index in range(3):
+        np.testing.assert_allclose(three[index], drawn(1, 7 + index)[0], atol=1e-4)
+
+
+class Prompted:
+    """A pipeline that takes prompts, and no number of images."""
+
+    components = {"net": torch.nn.Linear(2, 2)}  # noqa: RUF012
+
+    def __call__(self, prompt, negative_prompt=None): ...
+
+
+class Counted(Prompted):
+    """One that takes neither."""
+
+    def __call__(self, batch_size=1, generator=None): ...
+
+
+class Wordless(Prompted):
+    def __call__(self, steps=1): ...
+
+
+def test_the_batch_is_what_the_pipeline_takes():
+    sample = {"prompt": ["a cat", "a dog"], "negative_prompt": "blurry"}
+    counted = batched(Model(tiny_pipeline("sd")), sample, 3)
+    assert counted == {"prompt": "a cat", "negative_prompt": "blurry", "num_images_per_prompt": 3}
+    prompted = Model(Prompted())
+    assert batched(prompted, sample, 3) == {
+        "prompt": ["a cat", "a dog", "a cat"],
+        "negative_prompt": ["blurry", "blurry", "blurry"],
+    }
+    assert generators(prompted, 0, 3) == {}
+    assert batched(Model(Counted()), {}, 3) == {"batch_size": 3}
+    assert unit_of(prompted) == "images"
+    with pytest.raises(ck.ModelError, match="a Wordless takes none of num_images_per_prompt, "):
+        batched(Model(Wordless()), {}, 3)
+
+
+def test_a_trial_ends_when_whoever_asked_is_gone(nets):
+    request = Request(ck.Recipe.parse(RECIPE), nets.slow, None, (), 1, None, None)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe) as process:
+        process.stdin.write(pickle.dumps(sys.path) + pickle.dumps(request))
+        process.stdin.flush()
+        assert any(b"running the sample" in line for line in process.stdout)
+        process.stdin.close()
+        assert process.wait(20) == 1
+
+
+def test_what_is_free_heeds_the_control_groups(tmp_path, monkeypatch):
+    def put(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    assert machine.free_bytes() is None
+    put("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    8000 kB\n")
+    put("proc/self/cgroup", "0::/pod/box\n")
+    put("groups/pod/box/memory.max", "max\n")
+    assert machine.free_bytes() == 8000 * 1024
+    put("groups/pod/memory.max", "5000\n")
+    put("groups/pod/memory.current", "3000\n")
+    assert machine.free_bytes() == 2000
+    put("groups/pod/memory.stat", "anon 1\ninactive_file 500\n")
+    assert machine.free_bytes() == 2500
+    put("proc/self/cgroup", "4:memory:/old\n0::/\n")
+    put("groups/memory/old/memory.limit_in_bytes", "700\n")
+    put("groups/memory/old/memory.usage_in_bytes", "600\n")
+    assert machine.free_bytes() == 100
+
+
+SLEEPY = """
+import os, time
+from pathlib import Path
+import compilekit as ck
+@ck.hookimpl
+def describe():
+    return ck.StepDescription(
+        help="Sleep.", options=ck.Options, effects=lambda o, d: ck.effects("runtime"),
+    )
+@ck.hookimpl
+def optimize_model(model):
+    entry = model.entry_point("model")
+    before = entry.function
+    def sleepy(sample, *args, **kwargs):
+        if len(sample) >= 2:
+            Path(__file__).with_name("pid").write_text(str(os.getpid()))
+            time.sleep(600)
+        return before(sample, *args, **kwargs)
+    entry.replace(sleepy)
+    return ck.StepResult(matched={"model": ["it"]}, changed={"model": ["it"]})
+"""
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a small module, and a recipe for it."""
+    from diffusers import UNet2DModel
+
+    UNet2DModel(
+        sample_size=8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=2,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    ).save_pretrained(tmp_path / "model")  # fmt: skip
+    inputs = "{sample: {shape: [1, 3, 8, 8]}, timestep: {shape: [1], dtype: int64}}"
+    (tmp_path / "unet.yaml").write_text(
+        "compilekit: 1\ntarget: {device: cpu}\n"
+        f"model: {{pipeline: UNet2DModel, inputs: {inputs}}}\nsteps: []\n"
+    )
+    return tmp_path
+
+
+BATCH = [str(Path(sys.executable).with_name("compilekit")), "batch", "unet.yaml", "model"]
+
+
+def test_the_command_prints_json_and_the_progress_of_each_trial(saved):
+    done = subprocess.run(
+        [*BATCH, "--limit", "2", "--json"], cwd=saved, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["largest"], found["limit"], found["unit"]) == (2, 2, "samples")
+    assert [row["batch"] for row in found["trials"]] == [1, 2]
+    assert all(row["fits"] and row["rate"] > 0 for row in found["trials"])
+    assert re.fullmatch(
+        r"(batch \d  [\d.]+ s\n  fits: [\d.e-]+ s a run, [\d.e+]+ samples/s, \d+ MB\n){2}",
+        done.stderr,
+    )
+
+
+def test_an_interrupt_kills_the_trial_and_shows_what_was_found(saved, write):
+    write("sleepy.py", SLEEPY)
+    command = [*LISTENING, *BATCH, "--steps", "sleepy{components=model}", "--plugin", "sleepy.py"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=saved, stdout=pipe, stderr=pipe, text=True) as running:
+        while not (pid := saved / "pid").exists() or not pid.read_text():
+            assert running.poll() is None
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        said, errors = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert errors.endswith("compilekit: interrupted\n")
+    assert said.splitlines()[0].startswith("batch  seconds a run  images/s")
+    assert said.splitlines()[-1].startswith("largest batch: 1; fastest: 1, ")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["unet.yaml", "model", "--steps", "precison"], 'Did you mean "precision"?'),
+        (["unet.yaml", "nosuch"], "compilekit: nosuch cannot be loaded: "),
+        (["nosuch.yaml", "model"], "compilekit: nosuch.yaml: no such file"),
+    ],
+)
+def test_mistakes_are_told_before_a_trial_is_over(saved, arguments, said):
+    done = subprocess.run(
+        [*BATCH[:2], *arguments], cwd=saved, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_share_of_the_gpu_is_what_a_trial_may_take(nets):
+    recipe = RECIPE.replace("cpu", "cuda")
+    found = largest(nets.hungry, recipe, memory="2 GB", limit=64)
+    assert 10 <= found.largest <= 20
+    assert found.trials[-1].why.startswith("running the sample: no memory for ")

@@ -1,0 +1,79 @@
+"""The example on each step's page does on a small model what the page says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import EAGER, small_example
+
+import compilekit as ck
+from compilekit.recipe import library
+from compilekit.testing import tiny_pipeline
+
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "steps").glob("*.md"))
+OPTIONS = {
+    "torch_compile": EAGER,
+    "torchao": {"min_features": 16},
+    "torchao_int8": {"min_features": 16},
+}
+
+
+ONLY_HERE = ("lora", "memory", "torchao")
+"""The others' examples are like recipes of workloads; `make test-all` runs these too."""
+
+
+def pages() -> list[Any]:
+    marked = {True: (), False: pytest.mark.full}
+    return [
+        pytest.param(page, id=page.stem, marks=marked[page.stem in ONLY_HERE]) for page in PAGES
+    ]
+
+
+def example(page: Path) -> str:
+    """The last recipe of a page."""
+    return re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[-1]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples name: an adapter, and a VAE where the hub's would be."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    root = tmp_path_factory.mktemp("files")
+    tiny_pipeline("sd", seed=5).vae.save_pretrained(root / "stabilityai" / "sd-vae-ft-mse")
+    pipe = tiny_pipeline("sd")
+    torch.manual_seed(0)
+    wanted = LoraConfig(r=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    pipe.unet.add_adapter(wanted)
+    pipe.save_lora_weights(
+        root / "styles",
+        unet_lora_layers=get_peft_model_state_dict(pipe.unet),
+        weight_name="oil.safetensors",
+    )
+    return root
+
+
+@pytest.mark.parametrize("page", pages())
+def test_the_example_of_a_page_runs_and_is_right(page, files, monkeypatch):
+    monkeypatch.chdir(files)
+    recipe = small_example(example(page), OPTIONS)
+    assert page.stem in {step.plugin for step in recipe.steps}
+    kernels = [torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()]
+    try:
+        done = ck.apply(recipe, tiny_pipeline("sd"), progress=False)
+    finally:
+        torch.backends.cuda.enable_flash_sdp(kernels[0])
+        torch.backends.cuda.enable_mem_efficient_sdp(True)
+        torch.backends.cuda.enable_cudnn_sdp(kernels[1])
+    assert {m.entry: m.error for m in done.report.final}["unet"] < 0.15
+    assert all(any(row.matched.values()) for row in done.report.steps)
+
+
+def test_every_page_shows_a_recipe_that_is_shipped_or_says_more():
+    shipped = {step.plugin for name in library.names() for step in ck.Recipe.load(name).steps}
+    assert {page.stem for page in PAGES} == shipped
