@@ -267,9 +267,14 @@ def _differences(outputs: list[Outputs], reference: list[Outputs], where: str) -
     return worst
 
 
+def over_budget(budget: float, measured: Measurement, error_before: float) -> bool:
+    """Whether a step moved an entry point by more than it may, and not towards the reference."""
+    allowed = budget + ROUNDING * error_before
+    return not (measured.change <= budget or measured.error <= allowed)
+
+
 def _gate(step: PlannedStep, who: str, measured: Measurement, error_before: float) -> None:
-    allowed = step.budget + ROUNDING * error_before
-    if measured.change <= step.budget or measured.error <= allowed:
+    if not over_budget(step.budget, measured, error_before):
         return
     raise VerificationError(
         f"{who} moved {measured.entry} by {measured.change:.2g} (relative L2), and may move "

@@ -21,7 +21,7 @@ from compilekit.explanation.data import (
 from compilekit.explanation.pace import Pace
 from compilekit.explanation.run import Explain, Seen
 from compilekit.explanation.shapes import RECOMPILES, listed
-from compilekit.instruments import ROUNDING
+from compilekit.instruments import ROUNDING, over_budget
 from compilekit.order import gives, overlap
 from compilekit.report import Measurement, StepReport
 from compilekit.steps import PlannedStep
@@ -112,8 +112,7 @@ class Judge:
             change=measured.change,
             error=measured.error,
             rounding=measured.change <= max(rounding, self._noise.get(entry, 0.0)),
-            over_budget=measured.change > step.budget
-            and measured.error > step.budget + ROUNDING * before,
+            over_budget=over_budget(step.budget, measured, before),
         )
 
     def _timings(self, seen: Seen) -> Iterator[Timing]:

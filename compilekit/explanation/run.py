@@ -92,8 +92,7 @@ class Explain(Run):
             pacer = Pacer(self.model, self._recording.calls)
             for step in rest:
                 self._step(step, [KeepState()])
-            found = {name: pacer.pace(name) for name in self._recording.calls}
-            return {name: pace for name, pace in found.items() if pace is not None}
+            return pacer.paces(self._recording.calls)
 
     def _execute(self) -> Outcome:
         first, rest = self._in_order()
@@ -146,12 +145,10 @@ class Explain(Run):
 
     def _look(self, pacer: Pacer, names: Sequence[str]) -> State:
         """Time some entry points, and measure what a call takes."""
-        found, title = State(), "  times, in turn with the model as loaded"
-        with self.progress.stage(title):
+        found = State()
+        with self.progress.stage("  times, in turn with the model as loaded"):
+            found.paces = pacer.paces(names)
             for name in names:
-                self.progress.say(title, name)
-                if pace := pacer.pace(name):
-                    found.paces[name] = pace
                 entry, calls = self.model.entry_point(name), self._recording.calls[name]
                 run = functools.partial(run_call, entry, calls[0])
                 # The least of several: what is set up once, and kept, is no need of the call's.

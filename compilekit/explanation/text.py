@@ -13,7 +13,7 @@ NAMES = 3
 MEANS = {
     "dead": "dead: it changes nothing that can be measured",
     "no gain": "no gain: compiled, and as fast as before",
-    "changed": "it changes outputs, weights or memory, and no time that can be told",
+    "changed": "changed, and as a whole no faster and no slower that can be told",
     "untold": "untold: it changes time alone, if anything, and that cannot be told yet",
     "unmatched": "matched nothing",
 }
@@ -80,23 +80,21 @@ def _time(timing: Timing, than: str) -> str:
     name = timing.entry
     if timing.ratio is None or timing.low is None or timing.high is None:
         if timing.later:
-            return (
-                f"{name}: its time can be told only with the step left out: {timing.later} follows"
-            )
+            return f"{name}: untold, since {timing.later} compiles it later; --leave-out tells it"
         return f"{name}: its time was not compared"
     several = f", together with {', '.join(timing.together)}" if timing.together else ""
-    without = "" if timing.together else than
     if timing.left_out:
-        without = " than the finished model without this step"
+        than, before = " than without this step, once compiled", "without it"
+    else:
+        than, before = "" if several else than, "before"
     if timing.verdict == "noise":
-        span = f"{timing.low:.2f} to {timing.high:.2f} of the time"
-        before = "of the finished model without this step" if timing.left_out else "before"
-        return f"{name}: as fast as before, within noise ({span} {before}){several}"
+        span = f"{timing.low:.2f} to {timing.high:.2f} of the time {before}"
+        return f"{name}: as fast as {before}, within noise ({span}){several}"
     if timing.verdict == "faster":
         span = f"{1 / timing.high:.2f}x to {1 / timing.low:.2f}x"
-        return f"{name}: {1 / timing.ratio:.2f}x faster{without} ({span}){several}"
+        return f"{name}: {1 / timing.ratio:.2f}x faster{than} ({span}){several}"
     span = f"{timing.low:.2f}x to {timing.high:.2f}x"
-    return f"{name}: {timing.ratio:.2f}x slower{without} ({span}){several}"
+    return f"{name}: {timing.ratio:.2f}x slower{than} ({span}){several}"
 
 
 def _recompiles(found: Sequence[Recompile]) -> Iterator[str]:

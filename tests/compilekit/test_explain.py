@@ -15,7 +15,8 @@ from torch import nn
 
 import compilekit as ck
 from compilekit.explanation.calls import usage
-from compilekit.explanation.judge import grouped
+from compilekit.explanation.data import ExplainedStep
+from compilekit.explanation.judge import grouped, timing, verdict
 from compilekit.explanation.pace import Pace, Pacer, interval
 from compilekit.explanation.shapes import sized
 from compilekit.model import Model
@@ -413,7 +414,7 @@ def test_leaving_a_step_out_shows_what_it_gains_once_compiled(write, tmp_path, m
     assert verdicts(found)[:2] == ["faster", "dead"]
     (timing,) = found.steps[0].timings
     assert (timing.left_out, timing.verdict, timing.later) == (True, "faster", "")
-    assert "x faster than the finished model without this step (" in str(found)
+    assert "x faster than without this step, once compiled (" in str(found)
     with pytest.raises(ck.UsageError, match="pass a folder or a hub id, not a UNet2DModel"):
         ck.explain(recipe, unet, leave_out=True, host=host, progress=False)
 
@@ -438,6 +439,29 @@ def test_where_the_copy_does_not_run_no_time_is_judged(explain):
     assert found.untimed == (
         "a copy of the model does not run beside it (OutOfMemoryError: CUDA out of memory)"
     )
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "said"),
+    [
+        (0.8, 1.5, "faster"),
+        (1.25, 0.5, "slower"),
+        (1.0, 0.5, "faster"),
+        (1.0, 1.5, "slower"),
+        (1.0, 1.0, "dead"),
+        (0.95, 1.5, "changed"),
+    ],
+)
+def test_the_parts_that_take_most_of_the_time_decide(large, small, said):
+    step = ExplainedStep(
+        key="", verdict="untold", changes=[], matched=1, changed=1,
+        bytes_before=0, bytes_after=0, budget=1,
+        timings=[
+            timing("unet", Pace(large, large - 0.02, large + 0.02)),
+            timing("vae.decode", Pace(small, small - 0.02, small + 0.02)),
+        ],
+    )  # fmt: skip
+    assert verdict(step, {"unet": 9.0, "vae.decode": 1.0}) == said
 
 
 @pytest.mark.parametrize("count", [7, 9, 15, 25])
@@ -481,9 +505,8 @@ def test_the_copy_is_timed_with_the_settings_of_the_process_as_they_were():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        pace = pacer.pace("model")
+        pace = pacer.paces(["model"])["model"]
     finally:
         torch.set_float32_matmul_precision(before)
-    assert pace is not None
     assert pace.verdict == "slower"
     assert 3 < pace.ratio < 8

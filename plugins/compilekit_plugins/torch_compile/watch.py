@@ -21,7 +21,11 @@ BREAK_LOGS = (
     "torch._dynamo.convert_frame.__graph_breaks",
     "torch._dynamo.exc.__graph_breaks",
 )
-BREAK = re.compile(r"in user code at (?P<where>\S+:\d+)\nGraph Break Reason: (?P<why>[^\n]*)")
+# Newer torch puts a line that says nothing before some reasons.
+BREAK = re.compile(
+    r"in user code at (?P<where>\S+:\d+)\nGraph Break Reason: "
+    r"(?:Encountered graph break when[^\n]*\n\s*)?(?P<why>[^\n]*)"
+)
 EVENTS_KEPT = 4096
 REASON_LENGTH = 160
 
