@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu" --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu"
 
 test-all: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --cov --cov-report=term

@@ -254,6 +254,7 @@ def test_a13_the_flux_recipe_is_built_ahead_of_time_and_loads(tmp_path):
     assert np.linalg.norm(picture - built.after.images) < 0.05 * np.linalg.norm(picture)
 
 
+@pytest.mark.full
 def test_a15_flux_kontext_draws_from_a_picture(tmp_path, monkeypatch):
     from diffusers import FluxKontextPipeline
 

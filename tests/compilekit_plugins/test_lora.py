@@ -296,6 +296,7 @@ def test_swaps_compile_nothing_where_inductor_compiled_blocks(made):
         assert distance(draw(pipe), wanted) < 1e-4
 
 
+@pytest.mark.full
 def test_another_scale_compiles_nothing_and_is_that_of_the_adapter_which_is_in(made):
     steps = f"lora{{source={made['first']}, hotswap=8, scale=0.5}}, torch_compile{{components=unet"
     pipe = apply(f"{steps}, regions=model, backend=eager}}").pipeline
@@ -362,6 +363,7 @@ def test_where_the_step_names_components_swaps_leave_out_the_rest_too(made):
         pipe.load_lora_weights(made["text"], hotswap=True)
 
 
+@pytest.mark.full
 def test_cast_and_swapped(made):
     later = "channels_last{components=[unet, vae]}, precision{dtype=bfloat16}"
     pipe = apply(f"lora{{source={made['first']}, hotswap=32}}, {later}").pipeline
