@@ -372,10 +372,9 @@ def _prepared(
     progress: bool,
 ) -> tuple[Model, dict[str, Any], Progress]:
     """The model on its device, the sample, and the progress to show."""
-    from compilekit.loading import check_entry_points, check_machine, load_subject, to_device
-    from compilekit.model import Model
+    from compilekit.loading import check_machine, load_subject, ready_model
     from compilekit.progress import Progress
-    from compilekit.sample import module_inputs, sample_arguments
+    from compilekit.sample import sample_arguments
 
     check_machine(checked)
     sample = sample_arguments(checked.recipe)
@@ -383,8 +382,4 @@ def _prepared(
     if pipeline is None or isinstance(pipeline, str | Path):
         with shown.stage("loading the model"):
             pipeline = load_subject(checked, None if pipeline is None else str(pipeline))
-    specs = checked.recipe.model.inputs if checked.recipe.model else {}
-    model = Model(pipeline, inputs or module_inputs(specs, checked.recipe.seed))
-    check_entry_points(checked, model)
-    to_device(model, checked.device)
-    return model, sample, shown
+    return ready_model(checked, pipeline, inputs), sample, shown

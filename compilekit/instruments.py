@@ -8,9 +8,7 @@ what the user will get.
 from __future__ import annotations
 
 import fnmatch
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -26,6 +24,7 @@ from compilekit.errors import (
 )
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
+from compilekit.measure.memory import peak_bytes
 from compilekit.measure.snapshot import Snapshot, changes, look
 from compilekit.model import (
     EntryPoint,
@@ -159,14 +158,6 @@ class Memory:
 def model_bytes(model: Model) -> int:
     """The bytes of all the components' weights."""
     return sum(parameter_bytes(module) for module in model.modules.values())
-
-
-def peak_bytes() -> int:
-    """The most memory in use so far: the GPU's where there is one, else the process's."""
-    if cuda_in_use():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class Verify:

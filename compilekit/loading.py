@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from compilekit.errors import (
 from compilekit.steps import ALL_COMPONENTS
 
 if TYPE_CHECKING:
+    import torch
+
     from compilekit.errors import Location
     from compilekit.model import Model
     from compilekit.plan import Plan
@@ -90,6 +92,18 @@ def check_entry_points(plan: Plan, model: Model) -> None:
 def _where(plan: Plan, index: int, at: int) -> Location:
     step = plan.steps[index]
     return plan.recipe.location("steps", step.index, step.name, "components", at)
+
+
+def ready_model(plan: Plan, subject: Any, inputs: Mapping[str, torch.Tensor] | None) -> Model:
+    """The handle on a pipeline or module: it has what the plan names, and is on its device."""
+    from compilekit.model import Model
+    from compilekit.sample import module_inputs
+
+    specs = plan.recipe.model.inputs if plan.recipe.model else {}
+    model = Model(subject, inputs or module_inputs(specs, plan.recipe.seed))
+    check_entry_points(plan, model)
+    to_device(model, plan.device)
+    return model
 
 
 def to_device(model: Model, device: Device) -> None:

@@ -50,6 +50,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def process_as_before() -> Iterator[None]:
+    """What a step changes for the whole process is put back."""
+    from compilekit.measure import state
+
+    before = state.snapshot()
+    yield
+    state.restore(before)
+
+
+@pytest.fixture
 def sample() -> dict[str, object]:
     """One real call of a tiny pipeline."""
     return dict(SAMPLE)

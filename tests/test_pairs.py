@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from adapters import adapter
 from support import SAMPLE
 
 import compilekit as ck
@@ -95,19 +95,9 @@ def test_the_plans_verdict_on_every_pair_is_the_manuals():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An adapter, and a VAE, in folders."""
-    from peft import LoraConfig
-
     root = tmp_path_factory.mktemp("files")
     tiny_pipeline("sd", seed=5).vae.save_pretrained(root / "vae")
-    pipe = tiny_pipeline("sd")
-    torch.manual_seed(0)
-    config = LoraConfig(r=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    pipe.unet.add_adapter(config)
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft.utils import get_peft_model_state_dict
-
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
-    pipe.save_lora_weights(root / "adapter", unet_lora_layers=layers)
+    adapter(root / "adapter")
     places = {"VAE": "vae", "ADAPTER": "adapter", "WAITING": "waiting"}
     return {word: str(root / name) for word, name in places.items()}
 
@@ -132,6 +122,7 @@ def runs() -> list[Any]:
     ]
 
 
+@pytest.mark.usefixtures("process_as_before")
 @pytest.mark.parametrize("pair", runs())
 def test_a_pair_that_plans_runs_and_is_right(pair, files):
     done = run(pair, files)

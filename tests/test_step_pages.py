@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from adapters import FILE, adapter
 from small import EAGER, small_example
 
 import compilekit as ck
@@ -41,35 +41,19 @@ def example(page: Path) -> str:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: an adapter, and a VAE where the hub's would be."""
-    from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
-
     root = tmp_path_factory.mktemp("files")
     tiny_pipeline("sd", seed=5).vae.save_pretrained(root / "stabilityai" / "sd-vae-ft-mse")
-    pipe = tiny_pipeline("sd")
-    torch.manual_seed(0)
-    wanted = LoraConfig(r=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    pipe.unet.add_adapter(wanted)
-    pipe.save_lora_weights(
-        root / "styles",
-        unet_lora_layers=get_peft_model_state_dict(pipe.unet),
-        weight_name="oil.safetensors",
-    )
+    (adapter(root / "styles") / FILE).rename(root / "styles" / "oil.safetensors")
     return root
 
 
+@pytest.mark.usefixtures("process_as_before")
 @pytest.mark.parametrize("page", pages())
 def test_the_example_of_a_page_runs_and_is_right(page, files, monkeypatch):
     monkeypatch.chdir(files)
     recipe = small_example(example(page), OPTIONS)
     assert page.stem in {step.plugin for step in recipe.steps}
-    kernels = [torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()]
-    try:
-        done = ck.apply(recipe, tiny_pipeline("sd"), progress=False)
-    finally:
-        torch.backends.cuda.enable_flash_sdp(kernels[0])
-        torch.backends.cuda.enable_mem_efficient_sdp(True)
-        torch.backends.cuda.enable_cudnn_sdp(kernels[1])
+    done = ck.apply(recipe, tiny_pipeline("sd"), progress=False)
     assert {m.entry: m.error for m in done.report.final}["unet"] < 0.15
     assert all(any(row.matched.values()) for row in done.report.steps)
 

@@ -53,16 +53,11 @@ def test_a1_weights_are_bfloat16():
     assert 1e-4 < error(done) < 0.05
 
 
+@pytest.mark.usefixtures("process_as_before")
 def test_a2_the_math_kernel_computes_all_attention():
-    before = torch.backends.cuda.flash_sdp_enabled()
-    try:
-        done = applied("a2-attention")
-        with torch.profiler.profile() as profile:
-            draw(done.pipeline)
-    finally:
-        torch.backends.cuda.enable_flash_sdp(before)
-        torch.backends.cuda.enable_mem_efficient_sdp(before)
-        torch.backends.cuda.enable_cudnn_sdp(before)
+    done = applied("a2-attention")
+    with torch.profiler.profile() as profile:
+        draw(done.pipeline)
     kernels = {event.key for event in profile.key_averages() if "attention" in event.key}
     assert "aten::_scaled_dot_product_attention_math" in kernels
     assert not any("flash" in kernel for kernel in kernels)

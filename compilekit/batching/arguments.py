@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from compilekit.building.capture import PROMPTS
 from compilekit.errors import ModelError
 from compilekit.model import Model
+from compilekit.sizes import BATCH, PROMPTS, sized
 
 COUNTS = {
     "num_images_per_prompt": "images",
@@ -44,7 +44,7 @@ def batched(model: Model, sample: Mapping[str, Any], count: int) -> dict[str, An
             f"a {type(model.subject).__name__} takes none of {', '.join(COUNTS)}, and the sample "
             "has no prompt: there is no batch to try"
         )
-    return {**sample, **{name: _repeated(value, count) for name, value in prompts.items()}}
+    return sized(sample, {BATCH: count})
 
 
 def generators(model: Model, seed: int, count: int) -> dict[str, Any]:
@@ -52,11 +52,6 @@ def generators(model: Model, seed: int, count: int) -> dict[str, Any]:
     if not model.is_pipeline or GENERATOR not in _accepted(model):
         return {}
     return {GENERATOR: [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]}
-
-
-def _repeated(value: Any, count: int) -> list[Any]:
-    many = value if isinstance(value, list) else [value]
-    return [many[i % len(many)] for i in range(count)]
 
 
 def _count(model: Model) -> str:

@@ -47,10 +47,10 @@ def hold(device: Device, limit: int | None, share: float | None) -> None:
     if device == "cuda":
         import torch
 
-        total = torch.cuda.get_device_properties(0).total_memory
-        if limit is not None or share is not None:
-            part = share if limit is None or share is not None else limit / total
-            torch.cuda.set_per_process_memory_fraction(min(1.0, part or 1.0))
+        if share is None and limit is not None:
+            share = limit / torch.cuda.get_device_properties(0).total_memory
+        if share is not None:
+            torch.cuda.set_per_process_memory_fraction(min(1.0, share))
         return
     if device != "cpu" or limit is None:
         return

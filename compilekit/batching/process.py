@@ -73,9 +73,9 @@ def _started(log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         _end(process)
-        for stream in (process.stdin, process.stdout):
+        for stream in filter(None, (process.stdin, process.stdout)):
             with contextlib.suppress(OSError):  # it did not read all that was sent
-                stream.close()  # type: ignore[union-attr]
+                stream.close()
         process.wait()
 
 

@@ -6,22 +6,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from compilekit import instruments
 from compilekit.batching.arguments import batched, generators, unit_of
 from compilekit.batching.limits import hold
-from compilekit.building.capture import resized
 from compilekit.engine import Run
 from compilekit.errors import ModelError
 from compilekit.host import Host, load_host
 from compilekit.instruments import KeepState
-from compilekit.loading import check_entry_points, check_machine, load_subject, to_device
+from compilekit.loading import check_machine, load_subject, ready_model
 from compilekit.measure.memory import peak_bytes, reset_peak
 from compilekit.model import Model, synchronize
 from compilekit.order import gives
 from compilekit.plan import Plan, plan
 from compilekit.progress import Progress
 from compilekit.recording import record
-from compilekit.sample import module_inputs, sample_arguments
+from compilekit.sample import sample_arguments
+from compilekit.sizes import resized
 
 if TYPE_CHECKING:
     from compilekit.batching.child import Request
@@ -36,11 +35,7 @@ def prepared(request: Request) -> tuple[Plan, Host, Model, dict[str, Any]]:
     sample = sample_arguments(checked.recipe)
     make = request.make
     subject = make() if callable(make) else load_subject(checked, make)
-    specs = checked.recipe.model.inputs if checked.recipe.model else {}
-    model = Model(subject, request.inputs or module_inputs(specs, checked.recipe.seed))
-    check_entry_points(checked, model)
-    to_device(model, checked.device)
-    return checked, host, model, sample
+    return checked, host, ready_model(checked, subject, request.inputs), sample
 
 
 class Trial(Run):
@@ -74,7 +69,7 @@ class Trial(Run):
 
     def timed(self, seconds: float, most: int) -> tuple[list[float], int]:
         """The times of some runs, after one to warm up, and the most memory in use."""
-        can_reset = reset_peak()
+        reset_peak()
         self.run_sample(self.sample)
         times: list[float] = []
         while not times or (sum(times) < seconds and len(times) < most):
@@ -84,7 +79,7 @@ class Trial(Run):
             synchronize()
             times.append(time.perf_counter() - start)
         self._check_count(output)
-        return times, (peak_bytes() if can_reset else None) or instruments.peak_bytes()
+        return times, peak_bytes()
 
     def run_sample(self, sample: Mapping[str, Any]) -> Any:
         """Run it with a fresh generator for each image."""

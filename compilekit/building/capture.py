@@ -6,8 +6,6 @@ They are captured beneath offload hooks and casts, which is where compiled code 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +16,9 @@ import torch
 from compilekit.bundle.calls import Binder, key_of, leaves, parameters_of, with_leaves
 from compilekit.errors import CompilekitError, ModelError
 from compilekit.model import EntryPoint, Model
-
-BATCH = "batch"
-"""The key of `shapes` that stands for the number of prompts."""
+from compilekit.sizes import BATCH, sized
 
 GUIDANCE = "guidance_scale"
-PROMPTS = ("prompt", "negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2")
 NO_GUIDANCE, SOME_GUIDANCE = 1.0, 5.0
 
 
@@ -47,47 +42,9 @@ def settings(
         return [{}, *({BATCH: changes[BATCH]} for changes in shapes)]
     found: list[dict[str, Any]] = [dict(sample)]
     for changes in ({}, *shapes):
-        for guided in _guidances(model, sample, changes):
-            arguments = {**sample, **guided}
-            batch = arguments.pop(BATCH, None)
-            if batch is not None:
-                arguments = _batched(arguments, int(batch))
-            found.append(one_step(arguments))
+        guided = _guidances(model, sample, changes)
+        found += [one_step(sized(sample, each)) for each in guided]
     return [found[0], *(each for i, each in enumerate(found[1:]) if each not in found[1 : i + 1])]
-
-
-def unknown_shapes(
-    model: Model, shapes: Sequence[Mapping[str, int]]
-) -> Iterator[tuple[int, str, str]]:
-    """The entries of `shapes` that mean nothing for a model: where, the key, and why."""
-    known = {BATCH}
-    if model.is_pipeline:
-        known |= set(inspect.signature(type(model.subject).__call__).parameters) - {"self"}
-    for index, changes in enumerate(shapes):
-        for key in changes:
-            if key in known:
-                continue
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
-            owner = type(model.subject).__name__
-            why = f"{owner} takes no such argument" if model.is_pipeline else "a module has only"
-            yield index, key, f"{why}.{hint}" if model.is_pipeline else f'{why} "{BATCH}" here'
-
-
-def resized(inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    """The inputs of a plain module for another number of entries: repeated, or fewer.
-
-    The first input has one row for each entry; so have those of the same length.
-    """
-    rows = next((v.shape[0] for v in inputs.values() if getattr(v, "ndim", 0)), 0)
-
-    def one(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or not value.dim() or value.shape[0] != rows:
-            return value
-        indices = torch.arange(batch, device=value.device) % value.shape[0]
-        return value.index_select(0, indices)
-
-    return {name: one(value) for name, value in inputs.items()}
 
 
 def _guidances(
@@ -98,18 +55,6 @@ def _guidances(
         return
     guided = float(sample.get(GUIDANCE, SOME_GUIDANCE)) > NO_GUIDANCE
     yield {**changes, GUIDANCE: NO_GUIDANCE if guided else SOME_GUIDANCE}
-
-
-def _batched(arguments: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    """The same call for several prompts at once."""
-    result = dict(arguments)
-    for name in PROMPTS:
-        value = result.get(name)
-        if isinstance(value, str):
-            result[name] = [value] * batch
-        elif isinstance(value, list) and value:
-            result[name] = [value[i % len(value)] for i in range(batch)]
-    return result
 
 
 def one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compilekit.building.capture import BATCH, one_step, resized, settings, unknown_shapes
+from compilekit.building.capture import one_step, settings
 from compilekit.building.export import Compiled, Exporter
 from compilekit.building.keys import NoKeyError, bundle_key
 from compilekit.building.reuse import Reuse
@@ -26,8 +26,6 @@ from compilekit.cache.store import Cache
 from compilekit.engine import Context, Run
 from compilekit.errors import (
     CompilekitError,
-    Problem,
-    RecipeError,
     StepError,
     VerificationError,
 )
@@ -37,6 +35,7 @@ from compilekit.plan import Plan
 from compilekit.progress import Progress
 from compilekit.report import Report
 from compilekit.sample import images_of
+from compilekit.sizes import BATCH, check_shapes, resized_inputs
 from compilekit.staging import staged
 from compilekit.steps import PlannedStep, StepResult
 
@@ -58,7 +57,7 @@ def build(job: Job) -> Built:
     """Run a plan, and write the bundle; or copy it, where the same was built before."""
     plan, cache = job.plan, job.cache
     check_subject(job.model)
-    _check_shapes(plan, job.model)
+    check_shapes(plan, job.model)
     for module in job.model.modules.values():
         make_dense(module)
     key = _key(job)
@@ -128,15 +127,6 @@ def _built(job: Job) -> Built:
     )
 
 
-def _check_shapes(plan: Plan, model: Model) -> None:
-    problems = [
-        Problem(plan.recipe.location("shapes", index, key), f"shapes[{index}].{key}", why)
-        for index, key, why in unknown_shapes(model, plan.recipe.shapes)
-    ]
-    if problems:
-        raise RecipeError(problems)
-
-
 SAME = 0.01
 """How far the image of the loaded bundle may be: the same code ran on the same weights."""
 
@@ -157,12 +147,8 @@ class BuildRun(Run):
         """Run the sample, or one like it; a plain module has its inputs, of another size maybe."""
         if self.model.is_pipeline or BATCH not in sample:
             return super().run_sample(sample)
-        own = self.model.inputs
-        self.model.inputs = resized(own, int(sample[BATCH]))
-        try:
+        with resized_inputs(self.model, int(sample[BATCH])):
             return super().run_sample({})
-        finally:
-            self.model.inputs = own
 
     def _perform(self, step: PlannedStep, context: Context) -> StepResult:
         if not step.description.exports:

@@ -19,7 +19,7 @@ from compilekit.errors import CompilekitError, NonFiniteError, StepError, Verifi
 from compilekit.explanation.calls import Usage, usage
 from compilekit.explanation.data import Recompile, ShapeRun
 from compilekit.explanation.pace import Pace, Pacer
-from compilekit.explanation.shapes import RECOMPILES, added, check_shapes, listed, run_shape
+from compilekit.explanation.shapes import RECOMPILES, added, listed, run_shape
 from compilekit.host import Host
 from compilekit.instruments import KeepState
 from compilekit.measure.memory import working_bytes
@@ -31,6 +31,7 @@ from compilekit.reference import outputs_of
 from compilekit.report import StepReport
 from compilekit.sample import images_of
 from compilekit.saving import guard_saving
+from compilekit.sizes import check_shapes
 from compilekit.steps import PlannedStep
 
 THE_SAMPLE = "the sample"

@@ -6,49 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compilekit.building.capture import BATCH, resized, settings, unknown_shapes
 from compilekit.engine import Run
-from compilekit.errors import Problem, RecipeError
-from compilekit.model import Model
-from compilekit.plan import Plan
+from compilekit.sizes import BATCH, resized_inputs, sized
 
 RECOMPILES = "recompiles"
 """The key of a step's details that lists what was compiled again since the step ran."""
 
-STEPS = "num_inference_steps"
-
-
-def check_shapes(plan: Plan, model: Model) -> None:
-    """Look whether the recipe's `shapes:` mean something for this model."""
-    problems = [
-        Problem(plan.recipe.location("shapes", index, key), f"shapes[{index}].{key}", why)
-        for index, key, why in unknown_shapes(model, plan.recipe.shapes)
-    ]
-    if problems:
-        raise RecipeError(problems)
-
 
 def run_shape(run: Run, changes: Mapping[str, int]) -> None:
     """Run the sample, or a plain module, in another size."""
-    model = run.model
-    if model.is_pipeline:
-        run.run_sample(sized(model, run.sample, changes))
+    if run.model.is_pipeline:
+        run.run_sample(sized(run.sample, changes))
         return
-    own = model.inputs
-    model.inputs = resized(own, changes[BATCH])
-    try:
+    with resized_inputs(run.model, changes[BATCH]):
         run.run_sample({})
-    finally:
-        model.inputs = own
-
-
-def sized(model: Model, sample: Mapping[str, Any], changes: Mapping[str, int]) -> dict[str, Any]:
-    """The sample's arguments in another size, with all its steps."""
-    known = settings(model, sample, [])
-    new = [each for each in settings(model, sample, [changes]) if each not in known]
-    other = {k: v for k, v in (new[0] if new else sample).items() if k != STEPS}
-    own = {k: v for k, v in {**sample, **changes}.items() if k == STEPS}
-    return {**other, **own}
 
 
 def listed(details: Mapping[str, Any], key: str) -> list[str]:

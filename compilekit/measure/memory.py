@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +22,7 @@ def working_bytes(run: Callable[[], object]) -> int | None:
     reset = reset_peak()
     before = held_bytes()
     run()
-    peak = peak_bytes()
-    return peak - before if reset and before is not None and peak is not None else None
+    return peak_bytes() - before if reset and before is not None else None
 
 
 def reset_peak() -> bool:
@@ -47,12 +48,13 @@ def held_bytes() -> int | None:
     return _status("VmRSS")
 
 
-def peak_bytes() -> int | None:
-    """The most bytes in use since `reset_peak`."""
+def peak_bytes() -> int:
+    """The most bytes in use since `reset_peak`, or at all: the GPU's, else the process's."""
     if cuda_in_use():
         synchronize()
         return torch.cuda.max_memory_allocated()
-    return _status("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _status(key: str) -> int | None:

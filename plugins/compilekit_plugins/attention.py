@@ -61,8 +61,13 @@ def _effects(options: Attention, device: Device) -> ck.Effects:
     del device
     # Slices are computed by processors of another class; compiled code sees none of it later.
     kinds = ["runtime", *(["structure"] if options.slicing else [])]
-    before = ["compiled"] if options.sdpa or options.backend or options.slicing else []
-    return ck.effects(*kinds, conflicts=before)  # type: ignore[arg-type]
+    conflicts = ["compiled"] if options.sdpa or options.backend or options.slicing else []
+    gives = []
+    if options.slicing:
+        gives = ["sliced_attention"]
+        # The processors that slice look for the separate projections.
+        conflicts += ["fused_qkv", "sliced_attention"]
+    return ck.effects(*kinds, gives=gives, conflicts=conflicts)  # type: ignore[arg-type]
 
 
 def _check(options: Attention, device: Device, purpose: Purpose) -> Iterable[str]:

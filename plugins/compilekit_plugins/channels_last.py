@@ -27,7 +27,7 @@ def describe() -> ck.StepDescription:
         options=ChannelsLast,
         # Weights that wait elsewhere come back in the layout that they had.
         effects=lambda options, device: ck.effects(  # noqa: ARG005
-            "layout", conflicts=["offloaded"]
+            "layout", gives=["channels_last"], conflicts=["offloaded"]
         ),
         budget=1e-4,
     )

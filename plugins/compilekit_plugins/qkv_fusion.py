@@ -39,7 +39,8 @@ def describe() -> ck.StepDescription:
             needs=["plain_linear_weights"],
             gives=["fused_qkv"],
             removes=["stock_state_dict"],
-            conflicts=["fused_qkv", "lora_layers", "quantised_weights"],
+            # Fusing puts processors of its own in the place of those that slice.
+            conflicts=["fused_qkv", "lora_layers", "quantised_weights", "sliced_attention"],
         ),
         budget=1e-4,
     )

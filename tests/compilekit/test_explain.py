@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 
@@ -14,13 +13,6 @@ from support import SAMPLE
 from torch import nn
 
 import compilekit as ck
-from compilekit.explanation.calls import usage
-from compilekit.explanation.data import ExplainedStep
-from compilekit.explanation.judge import grouped, timing, verdict
-from compilekit.explanation.pace import Pace, Pacer, interval
-from compilekit.explanation.shapes import sized
-from compilekit.model import Model
-from compilekit.recording import record
 from compilekit.testing import tiny_pipeline
 
 STEP = """
@@ -263,14 +255,6 @@ def test_what_was_left_alone_is_grouped_by_reason(explain):
     assert "model.64 and 2 more)" in str(found)
 
 
-def test_reasons_that_differ_in_more_than_numbers_are_groups_of_their_own():
-    found = grouped({"a": "2 rows of 5", "b": "no pattern", "c": "3 rows of 5", "d": "5 rows of 5"})
-    assert [(each.reason, each.names) for each in found] == [
-        ("2 to 5 rows of 5", ["a", "c", "d"]),
-        ("no pattern", ["b"]),
-    ]
-
-
 SD = {key: value for key, value in SAMPLE.items() if key != "seed"}
 
 
@@ -293,45 +277,6 @@ def test_what_the_sample_calls_and_no_step_covers_is_listed(write):
     )
     assert found.steps[0].uncalled == ["vae.encode"]
     assert "the sample never calls vae.encode, so nothing is known of that" in str(found)
-
-
-class Nested(nn.Module):
-    """Its forward calls its own `encode`, as the pipeline does too."""
-
-    def encode(self, x):
-        return x + 1
-
-    def forward(self, x):
-        return self.encode(x) + torch.nn.functional.linear(x, torch.eye(2))
-
-
-class Pipeline:
-    def __init__(self):
-        self.components = {"net": Nested(), "idle": nn.Linear(2, 2)}
-
-    def __call__(self):
-        net = self.components["net"]
-        return net.encode(net(torch.ones(1, 2))) + net(torch.ones(3, 2)).sum()
-
-
-def test_calls_that_a_component_makes_of_itself_are_not_counted():
-    model = Model(Pipeline())
-    found, seconds = usage(model, lambda: model.run({}, 0))
-    assert {name: (used.calls, len(used.ways)) for name, used in found.items()} == {
-        "net": (2, 2),
-        "net.encode": (1, 1),
-    }
-    assert 0 < sum(used.seconds for used in found.values()) < seconds
-    assert "forward" not in vars(model.module("net"))
-
-
-def test_another_shape_runs_with_all_steps_of_the_sample():
-    model = Model(tiny_pipeline("sd"))
-    sample = {**SD, "num_inference_steps": 5, "guidance_scale": 7.0}
-    assert sized(model, sample, {"height": 96}) == {**sample, "height": 96}
-    assert sized(model, sample, {"batch": 2}) == {**sample, "prompt": ["a cat", "a cat"]}
-    assert sized(model, sample, {"height": 64}) == sample
-    assert sized(model, sample, {"num_inference_steps": 3}) == {**sample, "num_inference_steps": 3}
 
 
 def test_a_step_that_means_to_change_the_image_and_does_not_is_dead():
@@ -439,74 +384,3 @@ def test_where_the_copy_does_not_run_no_time_is_judged(explain):
     assert found.untimed == (
         "a copy of the model does not run beside it (OutOfMemoryError: CUDA out of memory)"
     )
-
-
-@pytest.mark.parametrize(
-    ("large", "small", "said"),
-    [
-        (0.8, 1.5, "faster"),
-        (1.25, 0.5, "slower"),
-        (1.0, 0.5, "faster"),
-        (1.0, 1.5, "slower"),
-        (1.0, 1.0, "dead"),
-        (0.95, 1.5, "changed"),
-    ],
-)
-def test_the_parts_that_take_most_of_the_time_decide(large, small, said):
-    step = ExplainedStep(
-        key="", verdict="untold", changes=[], matched=1, changed=1,
-        bytes_before=0, bytes_after=0, budget=1,
-        timings=[
-            timing("unet", Pace(large, large - 0.02, large + 0.02)),
-            timing("vae.decode", Pace(small, small - 0.02, small + 0.02)),
-        ],
-    )  # fmt: skip
-    assert verdict(step, {"unet": 9.0, "vae.decode": 1.0}) == said
-
-
-@pytest.mark.parametrize("count", [7, 9, 15, 25])
-def test_the_interval_of_a_median_holds_it_as_often_as_it_says(count):
-    draw = random.Random(count)
-    held = 0
-    for _ in range(2000):
-        low, high = interval([draw.lognormvariate(0, 1) for _ in range(count)])
-        held += low <= 1 <= high
-    assert held / 2000 > 0.94
-    # It cuts off what can be cut off.
-    values = list(range(count))
-    assert interval(values) == {7: (0, 6), 9: (1, 7), 15: (3, 11), 25: (7, 17)}[count]
-
-
-@pytest.mark.parametrize(
-    ("pace", "verdict"),
-    [
-        (Pace(1.02, 1.01, 1.03), "noise"),
-        (Pace(1.2, 0.99, 1.4), "noise"),
-        (Pace(1.2, 1.1, 1.3), "slower"),
-        (Pace(0.8, 0.7, 0.9), "faster"),
-        (Pace(0.8, 0.7, 1.0), "noise"),
-    ],
-)
-def test_a_pace_is_judged_by_its_interval(pace, verdict):
-    assert pace.verdict == verdict
-    assert pace.against(Pace(1.0, 1.0, 1.0)).verdict == verdict
-    assert pace.against(pace).verdict == "noise"
-
-
-def test_the_copy_is_timed_with_the_settings_of_the_process_as_they_were():
-    class Heeding(Net):
-        def forward(self, x):
-            time.sleep(0.03 if torch.get_float32_matmul_precision() == "medium" else 0.005)
-            return self.linear(x)
-
-    model = Model(Heeding().eval(), INPUTS)
-    recording, _ = record(model.entry_points("model"), lambda: model.run({}, 0))
-    pacer = Pacer(model, recording.calls)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        pace = pacer.paces(["model"])["model"]
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert pace.verdict == "slower"
-    assert 3 < pace.ratio < 8

@@ -24,7 +24,7 @@ LAYERS = [
     {"discovery", "host", "order"},
     {"plan"},
     {"model", "recording", "environment", "measure", "sample", "progress"},
-    {"reference", "report", "saving", "loading"},
+    {"reference", "report", "saving", "sizes", "loading"},
     {"instruments"},
     {"engine"},
     {"bundle"},

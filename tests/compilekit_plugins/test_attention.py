@@ -9,15 +9,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import compilekit as ck
-from compilekit.measure import state
 from compilekit.testing import tiny_pipeline
 
-
-@pytest.fixture(autouse=True)
-def _process_as_before():
-    before = state.snapshot()
-    yield
-    state.restore(before)
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 def apply(steps, family="sd", sample=None):

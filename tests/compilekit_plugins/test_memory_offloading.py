@@ -57,10 +57,11 @@ def test_groups_on_disk_compute_the_same_and_leave_nothing_in_memory(level, tmp_
     unet, (step,) = done.pipeline.unet, done.report.steps
     assert done.report.final[0].error == 0
     assert abs(draw(done.pipeline) - draw(tiny_pipeline("sd"))).max() == 0
-    true = dict(tiny_pipeline("sd").unet.named_parameters())
-    # Freed memory may still hold what it held.
-    there = [name for name, weight in unet.named_parameters() if weight.equal(true[name])]
-    assert len(there) < 0.5 * len(true)
+    # What is in memory in their place means nothing: nobody reads it.
+    with torch.no_grad():
+        for weight in unet.parameters():
+            weight.fill_(float("nan"))
+    assert abs(draw(done.pipeline) - draw(tiny_pipeline("sd"))).max() == 0
     groups = {"block": 5, "leaf": 164}[level]
     assert step.details == {"groups": {"unet": groups}, "waits": str(tmp_path)}
     assert len(step.matched["unet"]) == groups

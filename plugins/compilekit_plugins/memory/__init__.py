@@ -103,6 +103,8 @@ def _effects(options: Memory, device: Device) -> ck.Effects:
     # Quantised weights cannot be written to diffusers' files, nor moved by hooks between compiled
     # blocks: torch refuses to swap tensors that its compiler has guards on.
     immovable = ["quantised_weights"] if on_disk or by_block else []
+    # diffusers' files hold tensors in torch's own layout alone.
+    immovable += ["channels_last"] if on_disk else []
     return ck.effects(
         *changes,
         gives=["offloaded"] if options.offload == "model" else ["offloaded", inside],

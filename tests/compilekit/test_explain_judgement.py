@@ -1,0 +1,98 @@
+"""How an explanation judges times and changes."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+import torch
+import torch._dynamo
+from torch import nn
+
+from compilekit.explanation.data import ExplainedStep
+from compilekit.explanation.judge import grouped, timing, verdict
+from compilekit.explanation.pace import Pace, Pacer, interval
+from compilekit.model import Model
+from compilekit.recording import record
+
+INPUTS = {"x": torch.linspace(-1, 1, 32).reshape(4, 8)}
+
+
+def test_reasons_that_differ_in_more_than_numbers_are_groups_of_their_own():
+    found = grouped({"a": "2 rows of 5", "b": "no pattern", "c": "3 rows of 5", "d": "5 rows of 5"})
+    assert [(each.reason, each.names) for each in found] == [
+        ("2 to 5 rows of 5", ["a", "c", "d"]),
+        ("no pattern", ["b"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "said"),
+    [
+        (0.8, 1.5, "faster"),
+        (1.25, 0.5, "slower"),
+        (1.0, 0.5, "faster"),
+        (1.0, 1.5, "slower"),
+        (1.0, 1.0, "dead"),
+        (0.95, 1.5, "changed"),
+    ],
+)
+def test_the_parts_that_take_most_of_the_time_decide(large, small, said):
+    step = ExplainedStep(
+        key="", verdict="untold", changes=[], matched=1, changed=1,
+        bytes_before=0, bytes_after=0, budget=1,
+        timings=[
+            timing("unet", Pace(large, large - 0.02, large + 0.02)),
+            timing("vae.decode", Pace(small, small - 0.02, small + 0.02)),
+        ],
+    )  # fmt: skip
+    assert verdict(step, {"unet": 9.0, "vae.decode": 1.0}) == said
+
+
+@pytest.mark.parametrize("count", [7, 9, 15, 25])
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says(count):
+    draw = random.Random(count)
+    held = 0
+    for _ in range(2000):
+        low, high = interval([draw.lognormvariate(0, 1) for _ in range(count)])
+        held += low <= 1 <= high
+    assert held / 2000 > 0.94
+    # It cuts off what can be cut off.
+    values = list(range(count))
+    assert interval(values) == {7: (0, 6), 9: (1, 7), 15: (3, 11), 25: (7, 17)}[count]
+
+
+@pytest.mark.parametrize(
+    ("pace", "verdict"),
+    [
+        (Pace(1.02, 1.01, 1.03), "noise"),
+        (Pace(1.2, 0.99, 1.4), "noise"),
+        (Pace(1.2, 1.1, 1.3), "slower"),
+        (Pace(0.8, 0.7, 0.9), "faster"),
+        (Pace(0.8, 0.7, 1.0), "noise"),
+    ],
+)
+def test_a_pace_is_judged_by_its_interval(pace, verdict):
+    assert pace.verdict == verdict
+    assert pace.against(Pace(1.0, 1.0, 1.0)).verdict == verdict
+    assert pace.against(pace).verdict == "noise"
+
+
+def test_the_copy_is_timed_with_the_settings_of_the_process_as_they_were():
+    class Heeding(nn.Linear):
+        def forward(self, x):
+            time.sleep(0.03 if torch.get_float32_matmul_precision() == "medium" else 0.005)
+            return nn.functional.linear(x, self.weight)
+
+    model = Model(Heeding(8, 8).eval(), INPUTS)
+    recording, _ = record(model.entry_points("model"), lambda: model.run({}, 0))
+    pacer = Pacer(model, recording.calls)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        pace = pacer.paces(["model"])["model"]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert pace.verdict == "slower"
+    assert 3 < pace.ratio < 8
