@@ -50,6 +50,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU torch convolves float32 in TF32, which is off by 5e-4; here it does not."""
+    import torch
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture
 def process_as_before() -> Iterator[None]:
     """What a step changes for the whole process is put back."""
     from compilekit.measure import state

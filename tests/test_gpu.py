@@ -23,6 +23,7 @@ def applied(steps: str, sample: dict[str, object], pipeline: object = None) -> c
     return ck.apply(recipe, pipeline or tiny_pipeline("sd"), progress=False)
 
 
+@pytest.mark.usefixtures("float32_convolutions")
 def test_a_pipeline_is_moved_to_the_target_and_stays_in_budget(sample):
     done = applied("channels_last{components=[unet, vae]}", sample)
     assert done.pipeline.unet.device.type == "cuda"

@@ -51,6 +51,9 @@ def group(folder, options="", components="unet"):
 # Groups whose weights wait on disk
 
 
+pytestmark = pytest.mark.usefixtures("float32_convolutions")
+
+
 @pytest.mark.parametrize("level", ["block", "leaf"])
 def test_groups_on_disk_compute_the_same_and_leave_nothing_in_memory(level, tmp_path):
     done = apply(group(tmp_path, f", level: {level}"))

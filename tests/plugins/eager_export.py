@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Literal
 
 import compilekit as ck
@@ -78,7 +79,8 @@ def load_compiled(part):
         state[name] = torch.nn.Parameter(part.constants[name], requires_grad=False)
     constants = {name: part.constants[name] for name in part.details["constants"]}
     text = (part.folder / "program.json").read_bytes()
-    run = deserialize(SerializedArtifact(text, state, constants, ((), {}))).module(
-        check_guards=False
-    )
+    program = deserialize(SerializedArtifact(text, state, constants, ((), {})))
+    # Older torch puts no check of guards in front.
+    takes = inspect.signature(program.module).parameters
+    run = program.module(**({"check_guards": False} if "check_guards" in takes else {}))
     return lambda inputs: run(*inputs)
