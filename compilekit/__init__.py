@@ -28,6 +28,7 @@ from compilekit.errors import (
     UncoveredCallError,
     UsageError,
     VerificationError,
+    WorkerError,
 )
 from compilekit.hookspecs import hookimpl
 from compilekit.host import Host, load_host
@@ -45,8 +46,11 @@ from compilekit.steps import (
     StepDescription,
     StepResult,
     StoredPart,
+    Whole,
+    WholeContext,
     effects,
 )
+from compilekit.workers import run_worker
 
 __version__ = "0.1.0"
 
@@ -92,6 +96,9 @@ __all__ = [
     "UncoveredCallError",
     "UsageError",
     "VerificationError",
+    "Whole",
+    "WholeContext",
+    "WorkerError",
     "apply",
     "bisect",
     "build",
@@ -102,5 +109,6 @@ __all__ = [
     "load_host",
     "plan",
     "replay",
+    "run_worker",
     "sign",
 ]

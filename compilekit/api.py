@@ -94,6 +94,7 @@ def build(
     inputs: Mapping[str, torch.Tensor] | None = None,
     host: Host | None = None,
     cache: bool = True,
+    force: bool = False,
     progress: bool = True,
 ) -> Built:
     """Run a recipe, compile ahead of time, and write a bundle: a folder that `load` makes ready.
@@ -102,6 +103,8 @@ def build(
     target: the folder to write; it must not be there yet. Left out, the recipe's name.
     cache: use the build cache, and add to it. What was built before from the same is copied, and
         then the pipeline is left as it was passed in.
+    force: go on where a check of the machine, by a step that exports the whole pipeline, says that
+        it will not do.
 
     The bundle is loaded once and answers the recorded calls before it gets its name, so what
     lies there works on this machine.
@@ -131,8 +134,11 @@ def build(
     refuse_existing(path)
     model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
     store = Cache(settings.folder(), settings.limit(), shown.note) if cache else None
+    job = Job(checked, model, host, sample, shown, path, store, force=force)
+    if checked.whole is not None:
+        return run(job)  # it fails elsewhere: there is no step to replay here
     with reproducible(checked, model, host):
-        return run(Job(checked, model, host, sample, shown, path, store))
+        return run(job)
 
 
 def load(
@@ -142,6 +148,7 @@ def load(
     on_mismatch: Literal["error", "eager"] = "error",
     on_uncovered: Literal["error", "eager"] = "error",
     check: Literal["all", "code"] = "all",
+    pipeline: str = "",
     trust: Trust | None = None,
     host: Host | None = None,
     progress: bool = True,
@@ -154,6 +161,8 @@ def load(
     on_uncovered: what a call does that no part was compiled for: raise `UncoveredCallError`, or
         run "eager"; `bundle_of(pipeline).counts()` says how often.
     check: compare the digests of "all" files, or of the "code" alone, which leaves weights out.
+    pipeline: the class of pipeline to load, where the bundle is a whole pipeline whose components
+        serve others too: "StableDiffusionXLImg2ImgPipeline".
     trust: public keys (PEM files); the bundle must be signed by one of them, as it is now. Where
         the environment variable `COMPILEKIT_TRUST` names keys, this is always so.
     host: plugins; left out, the installed ones.
@@ -168,17 +177,29 @@ def load(
     folder = Path(bundle)
     manifest, digest = Manifest.read_with_digest(folder)
     check_trust(folder, manifest, digest, trust)
+    shown = Progress(enabled=progress)
+    host = host or load_host()
+    if manifest.whole is not None:
+        from compilekit.bundle.whole import load_whole
+
+        if on_mismatch == "eager" or on_uncovered == "eager":
+            raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
+        return load_whole(
+            folder, manifest, host=host, pipeline=pipeline, check=check, progress=shown
+        )
+    if pipeline:
+        raise UsageError(f"pipeline={pipeline}: only a pipeline compiled whole can be another")
     from compilekit.bundle.load import load as run
 
     return run(
         folder,
         manifest,
-        host=host or load_host(),
+        host=host,
         device=_device(device or manifest.device),
         on_mismatch=on_mismatch,
         on_uncovered=on_uncovered,
         check=check,
-        progress=Progress(enabled=progress),
+        progress=shown,
     )
 
 
@@ -295,5 +316,5 @@ def _prepared(
     specs = checked.recipe.model.inputs if checked.recipe.model else {}
     model = Model(pipeline, inputs or module_inputs(specs, checked.recipe.seed))
     check_entry_points(checked, model)
-    to_device(model, checked.device)
+    to_device(model, "cpu" if checked.whole is not None else checked.device)
     return model, sample, shown

@@ -52,6 +52,7 @@ class Job:
     progress: Progress
     target: Path
     cache: Cache | None
+    force: bool = False
 
 
 def build(job: Job) -> Built:
@@ -104,6 +105,10 @@ class _NotThere(Exception):  # noqa: N818 - nothing is wrong
 
 
 def _built(job: Job) -> Built:
+    if job.plan.whole is not None:
+        from compilekit.building.whole import build_whole
+
+        return build_whole(job)
     start = time.perf_counter()
     with staged(job.target) as folder:
         run = BuildRun(job, folder)

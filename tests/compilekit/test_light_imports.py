@@ -19,9 +19,9 @@ CORE = Path(compilekit.__file__).parent
 PLUGINS = Path(compilekit_plugins.__file__).parent
 
 LAYERS = [
-    {"errors", "steps", "locks", "staging"},
+    {"errors", "steps", "locks", "staging", "workers"},
     {"answers", "hookspecs", "recipe"},
-    {"discovery", "host", "order"},
+    {"discovery", "host", "order", "whole"},
     {"plan"},
     {"model", "recording", "environment", "measure", "sample", "progress"},
     {"reference", "report", "saving", "loading"},
