@@ -1,6 +1,6 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
-from compilekit.api import Applied, apply, bisect, build, bundle_of, load, replay
+from compilekit.api import Applied, apply, bisect, build, bundle_of, load, preflight, replay
 from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
@@ -33,6 +33,7 @@ from compilekit.errors import (
 from compilekit.hookspecs import hookimpl
 from compilekit.host import Host, load_host
 from compilekit.plan import Plan, plan
+from compilekit.pushing import push
 from compilekit.recipe import Recipe
 from compilekit.report import Report
 from compilekit.signing import sign
@@ -108,6 +109,8 @@ __all__ = [
     "load",
     "load_host",
     "plan",
+    "preflight",
+    "push",
     "replay",
     "run_worker",
     "sign",

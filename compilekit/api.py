@@ -272,6 +272,43 @@ def bisect(
     return Bisect(checked, host, fresh, model.inputs, sample, check, shown).run()
 
 
+def preflight(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    level: str = "",
+    force: bool = False,
+    host: Host | None = None,
+    progress: bool = True,
+) -> list[str]:
+    """Run the checks of a step that exports the whole pipeline, and compile nothing to keep.
+
+    level: the one to run; left out, all of them, the quickest first.
+    recipe, pipeline, force, host, progress: as for `build`.
+
+    Gives what they noted, and raises what they find.
+
+    >>> import compilekit as ck
+    >>> ck.preflight(ck.Recipe.from_steps("precision{dtype=bfloat16}"), progress=False)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: no step of this recipe has checks of its own
+    """
+    host = host or load_host()
+    checked = plan(recipe, host=host, for_="build")
+    whole = None if checked.whole is None else checked.whole.description.whole
+    if whole is None or not whole.preflight:
+        raise UsageError("no step of this recipe has checks of its own")
+    if level and level not in whole.preflight:
+        raise UsageError(f'level="{level}": say one of {", ".join(whole.preflight)}')
+    from compilekit.building.run import Job
+    from compilekit.building.whole import check_whole
+
+    model, sample, shown = _prepared(checked, pipeline, None, progress=progress)
+    job = Job(checked, model, host, sample, shown, Path(), None, force=force)
+    levels = (level,) if level else whole.preflight
+    return [note for each in levels for note in check_whole(job, each)]
+
+
 def bundle_of(pipeline: Any) -> Loaded:
     """What a pipeline that `load` gave back knows of its bundle: its manifest, and its calls.
 

@@ -41,8 +41,6 @@ from compilekit.steps import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from compilekit.model import Model
     from compilekit.steps import ExportContext, StepContext, WholeContext
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit import whole
+from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.host import Host, load_host
 from compilekit.order import Violation, corrected, gives, violations
 from compilekit.recipe import Draft, Recipe, StepEntry, check, read

@@ -37,11 +37,8 @@ def misplaced(
         yield step, f"{whole.key} exports the whole pipeline, so nothing can come after it"
     for step in steps[: steps.index(whole)]:
         if {"runtime", "compiled"} & step.effects.changes:
-            yield (
-                step,
-                f"{whole.key} exports the whole pipeline, and how this process runs it is lost; "
-                "leave one of them out",
-            )
+            lost = "so how this process runs it is lost: leave one of them out"
+            yield step, f"{whole.key} exports the whole pipeline, {lost}"
 
 
 def fingerprint(host: Host, name: str) -> dict[str, str]:

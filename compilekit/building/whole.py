@@ -158,8 +158,8 @@ class WholeRun(Run):
             raise PluginContractError(f"{step.key}: export {what}")
         if part.reference is None or part.drawn is None:
             self.report.warnings.append(
-                f"{step.key}: what it compiled has not run here, so its pictures were not compared; "
-                "`compilekit verify --replay` does that where it can run"
+                f"{step.key}: what it compiled has not run here, so its pictures were not "
+                "compared; `compilekit verify --replay` does that where it can run"
                 if part.reference is not None
                 else f"{step.key}: there is no sample's picture to compare with"
             )

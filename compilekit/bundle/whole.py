@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,16 @@ def _named(where: str) -> Iterator[None]:
         raise
     except CompilekitError as error:
         raise BundleError(f"{where}: {error}") from error
+
+
+def run_whole(subject: Any, arguments: Mapping[str, Any], seed: int) -> Any:
+    """Call a loaded pipeline, whatever its components are."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    if hasattr(subject, "set_progress_bar_config"):
+        subject.set_progress_bar_config(disable=True)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        return subject(**{"generator": generator, **arguments})
 
 
 def pictures_error(folder: Path, output: Any) -> float:

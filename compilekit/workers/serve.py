@@ -56,8 +56,8 @@ def _package(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
     sys.path.pop(0)
     spec = importlib.util.spec_from_file_location(
         NAME,
-        os.path.join(folder, "__init__.py"),
-        submodule_search_locations=[folder],  # noqa: PTH118
+        f"{folder}/__init__.py",
+        submodule_search_locations=[folder],
     )
     assert spec and spec.loader  # noqa: S101, PT018 - a file has both
     module = importlib.util.module_from_spec(spec)

@@ -15,6 +15,8 @@ from compilekit_plugins.neuron import folder as folders
 from compilekit_plugins.neuron import ingredients as made_of
 from compilekit_plugins.neuron import machine
 from compilekit_plugins.neuron.options import Neuron, objections
+from compilekit_plugins.neuron.worker import packages
+from compilekit_plugins.neuron.worker.load import has_device
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -57,9 +59,7 @@ def optimize_model(context: ck.StepContext) -> NoReturn:
 
 
 @ck.hookimpl
-def export(
-    model: Model, options: Neuron, destination: Path, context: ck.WholeContext
-) -> ck.Part:
+def export(model: Model, options: Neuron, destination: Path, context: ck.WholeContext) -> ck.Part:
     """Save the model into a neutral folder, and let the worker compile it from there."""
     from compilekit_plugins.neuron.stage import request_of
 
@@ -82,22 +82,22 @@ def export(
 def _part(options: Neuron, answer: dict[str, Any]) -> ck.Part:
     import numpy as np
 
-    pictures = {
-        name: np.load(answer[name]["file"], allow_pickle=False) if answer[name] else None
-        for name in ("reference", "drawn")
-    }
+    def pictures(name: str) -> Any:
+        return np.load(answer[name]["file"], allow_pickle=False) if answer[name] else None
+
     versions = answer["versions"]
     return ck.Part(
         details={
             "class": answer["class"],
             "parts": answer["seconds"],
             "fixes": answer["fixes"],
-            "standin": machine.packages.is_standin(versions),
+            "standin": packages.is_standin(versions),
             "seconds_before": answer["reference"].get("seconds", 0.0),
             "seconds_after": answer["drawn"].get("seconds", 0.0),
         },
         fingerprint={**versions, "neuron": options.instance_type},
-        **pictures,
+        reference=pictures("reference"),
+        drawn=pictures("drawn"),
     )
 
 
@@ -112,7 +112,7 @@ def load_compiled(part: ck.StoredPart, context: ck.StepContext) -> Any:
             f"{part.folder}: it was made with the stand-in of compilekit's own tests, so there is "
             "no compiled code in it: build it with the real SDK"
         )
-    if not part.details["standin"] and not machine.has_device():
+    if not part.details["standin"] and not has_device():
         raise ck.MachineError(
             f"{part.folder}: there is no Neuron device here; {machine.DRIVER} bring its driver"
         )

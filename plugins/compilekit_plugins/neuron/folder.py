@@ -14,14 +14,14 @@ INDEX, CONFIG, CODE = "model_index.json", "config.json", "model.neuron"
 
 def parts(folder: Path) -> dict[str, dict[str, Any]]:
     """What every compiled part says of itself, by its name; empty for another kind of folder."""
-    found = {}
-    for path in sorted(folder.glob(f"*/{CODE}")):
-        try:
-            said = json.loads((path.parent / CONFIG).read_text(encoding="utf-8"))["neuron"]
-            found[path.parent.name] = dict(said)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ck.ModelError(f"{path.parent / CONFIG}: cannot be read: {error}") from error
-    return found
+    return {path.parent.name: _said(path.parent) for path in sorted(folder.glob(f"*/{CODE}"))}
+
+
+def _said(part: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((part / CONFIG).read_text(encoding="utf-8"))["neuron"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ck.ModelError(f"{part / CONFIG}: cannot be read: {error}") from error
 
 
 def lines(folder: Path) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 import compilekit as ck
+
+if TYPE_CHECKING:
+    from compilekit.steps import Device, Purpose
 
 MULTIPLE = 8
 Size = Annotated[int, Field(gt=0, strict=True)]
@@ -82,7 +85,7 @@ class Neuron(ck.Options):
     time_limit: Size = 14400
 
 
-def objections(options: Neuron, device: ck.steps.Device, purpose: ck.steps.Purpose) -> Iterator[str]:
+def objections(options: Neuron, device: Device, purpose: Purpose) -> Iterator[str]:
     """Why these options make no sense."""
     del device
     if purpose == "apply":

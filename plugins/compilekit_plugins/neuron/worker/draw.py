@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ def draw(job: Any, compiled: Path | None, name: str) -> dict[str, Any]:
         subject = pipeline(job, with_lora=True)
     elif has_device() or packages.is_standin(packages.versions()):
         subject = load(
-            compiled, job.request["class"], job.options["data_parallel"], job.request.get("without", ())
+            compiled,
+            job.request["class"],
+            job.options["data_parallel"],
+            job.request.get("without", ()),
         )
     else:
         job.note("what was compiled has not run: there is no Neuron device here")
@@ -42,8 +46,22 @@ def run(subject: Any, request: dict[str, Any], *, as_plain: bool, options: dict[
         with Image.open(path) as picture:
             arguments[name] = picture.convert("RGB")
     if as_plain:
-        arguments.setdefault("num_images_per_prompt", options["num_images_per_prompt"])
+        _as_compiled(arguments, subject, options)
     generator = torch.Generator("cpu").manual_seed(request["seed"])
     with torch.no_grad():
         result = subject(**{**arguments, "generator": generator, "output_type": "np"})
     return result.images
+
+
+def _as_compiled(arguments: dict[str, Any], subject: Any, options: dict[str, Any]) -> None:
+    """Let the pipeline that is not compiled draw at the sizes that the other is compiled for."""
+    from PIL import Image
+
+    takes = inspect.signature(type(subject).__call__).parameters
+    size = (options["width"], options["height"])
+    if "num_images_per_prompt" in takes:
+        arguments.setdefault("num_images_per_prompt", options["num_images_per_prompt"])
+    if "height" in takes:
+        arguments.update(width=size[0], height=size[1])
+    elif isinstance(arguments.get("image"), Image.Image):
+        arguments["image"] = arguments["image"].resize(size, Image.Resampling.LANCZOS)

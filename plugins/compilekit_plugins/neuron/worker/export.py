@@ -78,8 +78,10 @@ def _refuse(job: Any) -> None:
             "them all without a word; leave it out"
         )
     if "InstructPix2Pix" in job.request["class"] and not options["dynamic_batch"]:
-        raise Fault("dynamic_batch: this pipeline calls its UNet with three times the batch: "
-                    "say `dynamic_batch: true`")
+        raise Fault(
+            "dynamic_batch: this pipeline calls its UNet with three times the batch: "
+            "say `dynamic_batch: true`"
+        )
 
 
 def _timed(job: Any, convert: Any) -> dict[str, float]:

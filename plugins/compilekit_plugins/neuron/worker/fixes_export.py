@@ -25,7 +25,7 @@ def _lcm_guidance() -> None:
             names = list(self.input_names)
             if "timestep_cond" not in names or len(names) != len(inputs):
                 return forward(self, *inputs)
-            given = dict(zip(names, inputs))
+            given = dict(zip(names, inputs, strict=True))
             condition = given.pop("timestep_cond")
             inner = self.model
             self.input_names = list(given)

@@ -72,8 +72,10 @@ def memory(root: Path = Path("/")) -> int:
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    places = (("memory.max", "memory.current"),
-              ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    places = (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    )
     for limit, usage in places:
         try:
             most = (root / "sys/fs/cgroup" / limit).read_text(encoding="utf-8").strip()
@@ -95,16 +97,20 @@ def _packages(known: Facts) -> Iterator[tuple[bool, str]]:
         found = ".".join(map(str, known.python))
         yield True, f"{sys.executable} is Python {found}; optimum-neuron runs on 3.10 and 3.11"
     if known.placeholders:
-        yield True, (
-            f"{', '.join(known.placeholders)}: the public index has only empty packages of these "
-            "names; the real ones come from AWS's own index (see `compilekit doctor`)"
+        yield (
+            True,
+            (
+                f"{', '.join(known.placeholders)}: the public index has only empty packages of "
+                "these names; the real ones come from AWS's own index (see `compilekit doctor`)"
+            ),
         )
     if known.absent:
         yield True, f"not installed for {sys.executable}: {', '.join(known.absent)}"
     found = known.versions.get("optimum-neuron", "")
     if found and found not in packages.KNOWN:
-        yield False, (
-            f"optimum-neuron {found}: this was tried with {', '.join(packages.KNOWN)} alone"
+        yield (
+            False,
+            (f"optimum-neuron {found}: this was tried with {', '.join(packages.KNOWN)} alone"),
         )
 
 
@@ -120,15 +126,21 @@ def need(known: Facts) -> tuple[int, str]:
 def _space(known: Facts) -> Iterator[tuple[bool, str]]:
     wanted, source = need(known)
     if known.memory < wanted:
-        yield True, (
-            f"memory: compiling takes about {wanted / GB:.0f} GB ({source}), and "
-            f"{known.memory / GB:.1f} GB can be had, swap included"
+        yield (
+            True,
+            (
+                f"memory: compiling takes about {wanted / GB:.0f} GB ({source}), and "
+                f"{known.memory / GB:.1f} GB can be had, swap included"
+            ),
         )
     # The compiled folder holds the weights again, and the compiler's own files are as large.
     if known.disk < 3 * known.weights:
-        yield True, (
-            f"disk: about {3 * known.weights / GB:.1f} GB are needed, {known.disk / GB:.1f} GB "
-            "are free"
+        yield (
+            True,
+            (
+                f"disk: about {3 * known.weights / GB:.1f} GB are needed, {known.disk / GB:.1f} GB "
+                "are free"
+            ),
         )
 
 

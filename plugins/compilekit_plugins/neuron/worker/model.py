@@ -1,4 +1,4 @@
-"""The model as plain diffusers loads it: what is traced, exported, and drawn with for comparison."""
+"""The model as plain diffusers loads it: it is traced, exported, and drawn with to compare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def pipeline(job: Any, *, with_lora: bool) -> Any:
         # The folder is relative: flags of the compiler depend on words in whole paths.
         found = kind.from_pretrained(folder, torch_dtype=dtype(job), **_replaced(job))
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise ModelFault(f"the model cannot be loaded by diffusers here: {_first(error)}") from error
+        raise ModelFault(
+            f"the model cannot be loaded by diffusers here: {_first(error)}"
+        ) from error
     for name, component in found.components.items():
         if hasattr(component, "eval"):
             component.eval()
@@ -74,7 +76,7 @@ def _is_tied(key: str, known: dict[str, Any], stored: set[str]) -> bool:
 
 
 def plain_class(name: str) -> Any:
-    """diffusers' class of a pipeline."""
+    """The class of a pipeline of diffusers."""
     import diffusers
 
     try:
@@ -128,16 +130,18 @@ def lora_arguments(adapters: list[dict[str, Any]]) -> Any:
 def _fuse(found: Any, adapters: list[dict[str, Any]]) -> None:
     """As optimum-neuron does it, so that pictures can be compared."""
     names = [ADAPTER.format(number) for number in range(len(adapters))]
-    for name, each in zip(names, adapters):
-        try:
-            found.load_lora_weights(
-                each["source"], weight_name=each["weight_name"], adapter_name=name
-            )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise Fault(f"lora: {each['source']} cannot be loaded: {_first(error)}") from error
+    for name, each in zip(names, adapters, strict=True):
+        _load_lora(found, name, each)
     if adapters:
         found.set_adapters(names, adapter_weights=[each["scale"] for each in adapters])
         found.fuse_lora()
+
+
+def _load_lora(found: Any, name: str, each: dict[str, Any]) -> None:
+    try:
+        found.load_lora_weights(each["source"], weight_name=each["weight_name"], adapter_name=name)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise Fault(f"lora: {each['source']} cannot be loaded: {_first(error)}") from error
 
 
 def _first(error: Exception) -> str:

@@ -43,8 +43,14 @@ def _names_of_the_sdk() -> None:
     """Put empty modules where optimum-neuron imports a package that it does not call here."""
     if importlib.util.find_spec("neuronx_distributed") is not None:
         return
-    names = ("", ".parallel_layers", ".parallel_layers.parallel_state", ".trace",
-             ".trace.hlo_utils", ".trace.model_builder")
+    names = (
+        "",
+        ".parallel_layers",
+        ".parallel_layers.parallel_state",
+        ".trace",
+        ".trace.hlo_utils",
+        ".trace.model_builder",
+    )
     for name in names:
         module: Any = types.ModuleType(f"neuronx_distributed{name}")
         module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None, is_package=True)
@@ -98,7 +104,8 @@ def _faults(name: str, module: Any, config: Any, widths: dict[str, int]) -> Iter
         widths[name] = first["encoder_hidden_states"].shape[-1]
     try:
         plain = [_flat(wrapped(*each.values())) for each in (first, second)]
-        traced = torch.jit.trace(wrapped, tuple(first.values()), strict=False, check_trace=False)
+        jit: Any = torch.jit
+        traced = jit.trace(wrapped, tuple(first.values()), strict=False, check_trace=False)
         again = [_flat(traced(*each.values())) for each in (first, second)]
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         yield f"it cannot be traced: {str(error).strip().splitlines()[0]}"
@@ -111,14 +118,14 @@ def _faults(name: str, module: Any, config: Any, widths: dict[str, int]) -> Iter
 
 def _compared(plain: list[list[Any]], again: list[list[Any]]) -> Iterator[str]:
     """What differs between a part and its trace: on the same input, and on another."""
-    for one, other in zip(plain, again):
+    for one, other in zip(plain, again, strict=True):
         if any(not _is_finite(each) for each in one):
             yield "its output holds NaN or infinity"
             return
         if [each.shape for each in one] != [each.shape for each in other]:
             yield "its trace gives other shapes for another input"
             return
-    errors = [max(map(_distance, one, other)) for one, other in zip(plain, again)]
+    errors = [max(map(_distance, one, other)) for one, other in zip(plain, again, strict=True)]
     if errors[0] > CLOSE:
         yield f"its trace gives other numbers ({errors[0]:.2g} away)"
     elif errors[1] > CLOSE:
@@ -132,7 +139,7 @@ def _dead(traced: Any, inputs: dict[str, Any]) -> Iterator[str]:
     """Inputs that nothing in the graph reads."""
     graph = traced.inlined_graph
     values = list(graph.inputs())[1:]
-    for name, value in zip(inputs, values):
+    for name, value in zip(inputs, values, strict=False):
         if not value.uses():
             yield f"the input {name} changes nothing: no operation reads it"
 
