@@ -27,13 +27,16 @@ def _lcm_guidance() -> None:
                 return forward(self, *inputs)
             given = dict(zip(names, inputs, strict=True))
             condition = given.pop("timestep_cond")
-            inner = self.model
+            hook = self.model.register_forward_pre_hook(
+                lambda _, args, kwargs: (args, {**kwargs, "timestep_cond": condition}),
+                with_kwargs=True,
+            )
             self.input_names = list(given)
-            self.model = lambda **arguments: inner(**arguments, timestep_cond=condition)
             try:
                 return forward(self, *given.values())
             finally:
-                self.model, self.input_names = inner, names
+                hook.remove()
+                self.input_names = names
 
         return mended
 

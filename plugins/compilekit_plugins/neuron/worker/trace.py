@@ -98,6 +98,7 @@ def _faults(name: str, module: Any, config: Any, widths: dict[str, int]) -> Iter
     if bad:
         yield f"the weight {bad[0]} holds NaN or infinity"
         return
+    _as_exported(module, config)
     first, second = _inputs(config, 1), _inputs(config, 2)
     wrapped, _ = config.patch_model_and_prepare_aliases(module, list(first))
     if name.startswith(("unet", "controlnet")):
@@ -114,6 +115,16 @@ def _faults(name: str, module: Any, config: Any, widths: dict[str, int]) -> Iter
         widths[name] = plain[0][0 if plain[0][0].dim() == 3 else 1].shape[-1]  # noqa: PLR2004
     yield from _compared(plain, again)
     yield from _dead(traced, first)
+
+
+def _as_exported(module: Any, config: Any) -> None:
+    """What optimum-neuron sets before it traces."""
+    if hasattr(module, "config"):
+        module.config.return_dict = True
+        module.config.torchscript = True
+        if hasattr(module.config, "to_diff_dict"):
+            for name, value in (config.values_override or {}).items():
+                setattr(module.config, name, value)
 
 
 def _compared(plain: list[list[Any]], again: list[list[Any]]) -> Iterator[str]:
