@@ -6,11 +6,17 @@ READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo test test-all test-gpu lint format bench clean
+# The vendor's libraries pin other versions, so they have an environment of their own.
+NEURON := .venv-neuron
+NEURON_BIN := $(NEURON)/bin
+NEURON_READY := $(NEURON)/.ready
+
+.PHONY: help demo test test-all test-neuron test-gpu lint format bench clean
 
 help:
 	@echo "make demo      apply a five-step recipe to a small model, build a bundle, run it"
-	@echo "make test      lint, types, and the tests (minutes)"
+	@echo "make test      lint, types, and the tests, those of the Neuron backend too (minutes)"
+	@echo "make test-neuron  the Neuron backend, and the core, with the versions that it pins"
 	@echo "make test-all  the full matrices too (longer)"
 	@echo "make test-gpu  the tests that need a CUDA device"
 	@echo "make format    format the code"
@@ -24,6 +30,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(NEURON_READY): pyproject.toml constraints-neuron.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12) and "Python 3.10 or 3.11 is needed")'
+	$(PYTHON) -m venv $(NEURON)
+	$(NEURON_BIN)/python -m pip install --quiet -c constraints-neuron.txt torch
+	$(NEURON_BIN)/python -m pip install --quiet -c constraints-neuron.txt -e '.[neuron,signing]' \
+		hypothesis jsonschema pytest pytest-cov pytest-timeout pytest-xdist
+	touch $@
+
 demo: $(READY)
 	$(BIN)/python demo/run.py
 
@@ -32,11 +46,15 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not full and not gpu" --cov --cov-report=term
+test: lint test-neuron
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not full and not gpu and not neuron" --cov --cov-report=term
 
-test-all: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu" --cov --cov-report=term
+test-neuron: $(NEURON_READY)
+	$(NEURON_BIN)/python -m pytest tests/neuron -m neuron
+	$(NEURON_BIN)/python -m pytest tests/compilekit -n auto --dist loadfile -m "not full and not gpu and not torchao"
+
+test-all: lint test-neuron
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu and not neuron" --cov --cov-report=term
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
@@ -53,4 +71,4 @@ bench: $(READY)
 	$(BIN)/python bench/cold_start.py
 
 clean:
-	rm -rf $(VENV) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEURON) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache

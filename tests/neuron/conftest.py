@@ -61,6 +61,39 @@ def build(standin: None) -> Callable[..., ck.Built]:
     return _build
 
 
+@pytest.fixture(scope="session")
+def bundles(build: Any, models: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Bundles that several tests look at, by name; no test writes to them."""
+    from neuron.models import lcm_unet
+
+    folder = tmp_path_factory.mktemp("bundles")
+    two = {"prompt": ["a cat", "a dog"], "num_inference_steps": 1, "guidance_scale": 0.0, "seed": 7}
+    how: dict[str, tuple[str, dict[str, Any]]] = {
+        "four": ("sd", {"num_images_per_prompt": 4}),
+        "base": ("sdxl", {}),
+        "refiner": ("refiner", {"sample": {}}),
+        "turbo": ("sdxl", {"sample": two, "data_parallel": "all"}),
+        "lcm-xl": ("sdxl", {}),
+    }
+    made: dict[str, ck.Built] = {}
+
+    def _bundle(name: str) -> ck.Built:
+        if name not in made:
+            model, options = how[name]
+            if name == "lcm-xl":
+                options = {"unet": str(lcm_unet(folder))}
+            # A path with a space, and one with a word that upstream takes for a part's name.
+            target = folder / "unet of mine" / name
+            target.parent.mkdir(exist_ok=True)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("NEURON_STANDIN_LOG", str(folder / f"{name}.log"))
+                made[name] = build(models(model), target, **options)
+        return made[name]
+
+    _bundle.logs = folder
+    return _bundle
+
+
 def recipe_of(*, sample: Any, **options: Any) -> ck.Recipe:
     said = {"height": 64, "width": 64, "auto_cast": "none", **options}
     text = json.dumps(

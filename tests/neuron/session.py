@@ -6,6 +6,7 @@ Whatever the code puts into `answer` is printed as JSON.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -54,6 +55,31 @@ def apart(one, other):
     """The largest difference; infinite where shapes differ."""
     one, other = (torch.as_tensor(each).float() for each in (one, other))
     return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
+
+
+def in_child(function, *arguments, **keywords):
+    """What a call gives, or raises, in a fork of this process: what it mends is gone with it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            found = function(*arguments, **keywords)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+            found = f"{type(error).__name__}: {error}"
+        os.write(writing, json.dumps(found).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        found = json.loads(pipe.read())
+    os.waitpid(pid, 0)
+    return found
+
+
+def without(fix, bundle, kind, parallel="auto"):
+    """The compiled pipeline, with one of the fixes left out."""
+    from compilekit_plugins.neuron.worker.load import load as worker_load
+
+    return worker_load(Path(bundle), kind, parallel, [fix])
 
 
 def raised(function, *arguments, **keywords):

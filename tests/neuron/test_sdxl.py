@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from neuron.models import lcm_unet
 
 CLOSE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def base(models, build, tmp_path_factory):
-    return build(models("sdxl"), tmp_path_factory.mktemp("bundles") / "base")
+def base(bundles):
+    return bundles("base")
 
 
 @pytest.fixture(scope="module")
-def refiner(models, build, tmp_path_factory):
-    return build(models("refiner"), tmp_path_factory.mktemp("bundles") / "refiner", sample={})
+def refiner(bundles):
+    return bundles("refiner")
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +81,9 @@ def test_n9_the_refiner_takes_finished_latents(found):
     assert found["refined"] < CLOSE
 
 
-def test_n11_a_replaced_unet_makes_it_a_latent_consistency_model(models, build, there, tmp_path):
-    unet = lcm_unet(tmp_path)
-    built = build(models("sdxl"), tmp_path / "lcm", unet=str(unet))
+def test_n11_a_replaced_unet_makes_it_a_latent_consistency_model(models, bundles, there):
+    built = bundles("lcm-xl")
+    unet = built.path.parents[1] / "distilled"
     found = there(
         """
         from diffusers import LCMScheduler, UNet2DConditionModel
@@ -110,9 +109,8 @@ def test_n11_a_replaced_unet_makes_it_a_latent_consistency_model(models, build, 
     assert found[2:] == ["LCMScheduler", "all"]
 
 
-def test_n12_two_prompts_run_on_two_cores_in_one_step(models, build, there, tmp_path):
-    sample = {"prompt": ["a cat", "a dog"], "num_inference_steps": 1, "guidance_scale": 0.0}
-    built = build(models("sdxl"), tmp_path / "turbo", sample=sample, data_parallel="all")
+def test_n12_two_prompts_run_on_two_cores_in_one_step(models, bundles, there):
+    built = bundles("turbo")
     found = there(
         """
         pipe = load(bundle)

@@ -11,22 +11,13 @@ LATENT_STEPS = "num_inference_steps"
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory):
-    return tmp_path_factory.mktemp("log") / "compiler.jsonl"
+def sd(bundles):
+    return bundles("four")
 
 
 @pytest.fixture(scope="module")
-def sd(models, build, tmp_path_factory, log):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NEURON_STANDIN_LOG", str(log))
-        # A path with a space, and one with a word that upstream takes for a part's name.
-        target = tmp_path_factory.mktemp("unet of mine") / "sd"
-        return build(models("sd"), target, num_images_per_prompt=4)
-
-
-@pytest.fixture(scope="module")
-def compiler(sd, log):
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+def compiler(sd, bundles):
+    rows = [json.loads(line) for line in (bundles.logs / "four.log").read_text().splitlines()]
     return [row for row in rows if "flags" in row]
 
 

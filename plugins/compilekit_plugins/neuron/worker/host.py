@@ -138,8 +138,8 @@ def _space(known: Facts) -> Iterator[tuple[bool, str]]:
         yield (
             True,
             (
-                f"disk: about {3 * known.weights / GB:.1f} GB are needed, {known.disk / GB:.1f} GB "
-                "are free"
+                f"disk: about {3 * known.weights / GB:.1f} GB are needed, and "
+                f"{known.disk / GB:.1f} GB are free"
             ),
         )
 
