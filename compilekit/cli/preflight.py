@@ -24,8 +24,8 @@ def run(
     recipe: RecipeArgument,
     model: ModelArgument = None,
     level: Annotated[
-        str, typer.Option(help="The one check to run, `host` say; left out, all of them.")
-    ] = "",
+        str | None, typer.Option(help="The one check to run, `host` say; left out, all of them.")
+    ] = None,
     steps: StepsOption = None,
     plugin: PluginOption = None,
     *,
@@ -45,7 +45,11 @@ def run(
 
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         notes = preflight(
-            recipe_of(recipe, steps), model, level=level, force=force, host=load_host(plugin or [])
+            recipe_of(recipe, steps),
+            model,
+            level=level or "",
+            force=force,
+            host=load_host(plugin or []),
         )
     if json:
         print_json({"notes": notes})

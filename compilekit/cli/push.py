@@ -20,7 +20,9 @@ def run(
     repository: Annotated[
         str, typer.Argument(metavar="REPOSITORY", help="The model repository: user/name.")
     ],
-    revision: Annotated[str, typer.Option(help="The branch; left out, the main one.")] = "",
+    revision: Annotated[
+        str | None, typer.Option(help="The branch; left out, the main one.")
+    ] = None,
     *,
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public, not private.")
@@ -43,5 +45,5 @@ def run(
             return False
         return typer.confirm("Upload them?")
 
-    address = push(bundle, repository, private=not public, revision=revision, confirm=confirm)
+    address = push(bundle, repository, private=not public, revision=revision or "", confirm=confirm)
     typer.echo(f"uploaded: {address}")

@@ -38,12 +38,12 @@ def run(
         typer.Option(help="What a call does that no part was compiled for."),
     ] = "error",
     pipeline: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="The class of pipeline, where the bundle's components serve others too: "
             "StableDiffusionXLImg2ImgPipeline, say."
         ),
-    ] = "",
+    ] = None,
     key: KeyOption = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -62,7 +62,7 @@ def run(
         bundle,
         device=device,
         on_uncovered=on_uncovered,
-        pipeline=pipeline,
+        pipeline=pipeline or "",
         trust=key,
         host=load_host(plugin or []),
     )

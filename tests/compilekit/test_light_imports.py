@@ -28,7 +28,7 @@ LAYERS = [
     {"instruments"},
     {"engine"},
     {"bundle"},
-    {"signing", "cache", "bisection"},
+    {"signing", "cache", "bisection", "pushing"},
     {"building"},
     {"repro"},
     {"api"},

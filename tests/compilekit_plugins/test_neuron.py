@@ -229,7 +229,10 @@ def compiled(tmp_path):
     """A folder as optimum-neuron lays it out."""
     folder = tmp_path / "compiled"
     (folder / "unet").mkdir(parents=True)
-    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+    }
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "unet" / "model.neuron").write_bytes(b"code")
     said = {

@@ -69,9 +69,7 @@ def _lcm() -> Any:
         vae=base.vae,
         text_encoder=base.text_encoder,
         tokenizer=base.tokenizer,
-        scheduler=LCMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
-        ),
+        scheduler=LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -83,7 +81,8 @@ def lcm_unet(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         base = tiny_pipeline("sdxl").unet
-        unet = type(base).from_config({**base.config, "time_cond_proj_dim": GUIDANCE_WIDTH})
+        config = {key: value for key, value in base.config.items() if key[:1] != "_"}
+        unet = type(base)(**{**config, "time_cond_proj_dim": GUIDANCE_WIDTH})
     unet.save_pretrained(folder / "distilled")
     return folder / "distilled"
 
@@ -92,6 +91,14 @@ def _controlnet(kind: str) -> Any:
     import diffusers
 
     base = tiny_pipeline(kind)
+    if kind == "sd":
+        # Upstream counts the levels with attention, and expects one without.
+        base.register_modules(
+            unet=parts.unet(
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            )
+        )
     net = diffusers.ControlNetModel.from_unet(
         base.unet, conditioning_embedding_out_channels=(16, 32)
     )
@@ -102,8 +109,11 @@ def _controlnet(kind: str) -> Any:
     if kind == "sdxl":
         name = "StableDiffusionXLControlNetPipeline"
         base.scheduler = _euler()
-    extra = {"add_watermarker": False} if kind == "sdxl" else {"safety_checker": None,
-            "feature_extractor": None, "requires_safety_checker": False}
+    extra = (
+        {"add_watermarker": False}
+        if kind == "sdxl"
+        else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    )
     own = {k: v for k, v in base.components.items() if v is not None}
     own = {k: v for k, v in own.items() if k not in extra}
     return getattr(diffusers, name)(**own, **extra, controlnet=net)
@@ -137,8 +147,13 @@ def _with_image_encoder() -> Any:
     base.register_modules(
         image_encoder=CLIPVisionModelWithProjection(
             CLIPVisionConfig(
-                hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-                num_attention_heads=2, image_size=32, patch_size=8, projection_dim=CLIP_WIDTH,
+                hidden_size=32,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                image_size=32,
+                patch_size=8,
+                projection_dim=CLIP_WIDTH,
             )
         ),
         feature_extractor=CLIPImageProcessor(size=32, crop_size=32),

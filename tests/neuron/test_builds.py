@@ -34,7 +34,7 @@ def compiled(monkeypatch, tmp_path):
 
 def louder(tensors):
     for tensor in tensors.values():
-        tensor *= 1.05
+        tensor.mul_(1.05)
 
 
 def test_what_changed_is_never_served_from_the_cache(models, build, tmp_path, compiled):
@@ -73,9 +73,7 @@ def test_a_compiler_that_fails_is_shown_whole_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_build_that_is_interrupted_leaves_neither_files_nor_processes(
-    models, standin, tmp_path
-):
+def test_a_build_that_is_interrupted_leaves_neither_files_nor_processes(models, standin, tmp_path):
     from support import LISTENING
 
     out = tmp_path / "out"
@@ -94,7 +92,10 @@ def test_a_build_that_is_interrupted_leaves_neither_files_nor_processes(
         time.sleep(0.1)
     asking.send_signal(2)
     _, printed = asking.communicate(timeout=60)
-    assert (asking.returncode, printed.decode().splitlines()[-1]) == (130, "compilekit: interrupted")
+    assert (asking.returncode, printed.decode().splitlines()[-1]) == (
+        130,
+        "compilekit: interrupted",
+    )
     assert [path.name for path in out.iterdir()] == []
 
 

@@ -71,9 +71,7 @@ def test_a_weight_that_is_no_number_is_found(copied, standin):
 def test_too_little_memory_is_a_fault_of_the_machine_unless_forced(models, tmp_path):
     # The worker runs in a process of its own, so what is known of memory is put into its path.
     fake = tmp_path / "python"
-    fake.write_text(
-        f"#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} \"$@\"\n"
-    )
+    fake.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
     fake.chmod(0o755)
     (tmp_path / "sitecustomize.py").write_text(
         "import pathlib\n"

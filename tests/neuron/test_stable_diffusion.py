@@ -131,7 +131,8 @@ def test_n4_image_to_image_runs_from_the_same_folder(cast, models, there):
         said = {"image": picture(), "strength": 0.75, "guidance_scale": 6.0,
                 "num_inference_steps": 4}
         one = draw(pipe, **said)
-        answer = [apart(one, draw(other, **said)), apart(one, draw(pipe, **{**said, "strength": 0.5}))]
+        weaker = draw(pipe, **{**said, "strength": 0.5})
+        answer = [apart(one, draw(other, **said)), apart(one, weaker)]
         """,
         bundle=str(cast / "sd"),
         model=str(models("sd")),

@@ -1,4 +1,4 @@
-"""A backend of the tests' own: it saves the whole pipeline, and loads it again. Nothing compiles."""
+"""A backend of the tests' own: it saves the whole pipeline, and loads it. Nothing compiles."""
 
 from __future__ import annotations
 

@@ -104,10 +104,14 @@ def test_the_commands_know_such_a_bundle(make, host):
     built, other = make(), make("boxed{runs=false}", name="other")
     shown = run(app, ["inspect", str(built.path)])
     assert "compiled\n" in shown.output
-    assert run(app, ["diff", str(built.path), str(built.path)]).output == "they are the same, up to times\n"
+    assert (
+        run(app, ["diff", str(built.path), str(built.path)]).output
+        == "they are the same, up to times\n"
+    )
     assert "boxed.runs" in run(app, ["diff", str(built.path), str(other.path)]).output
-    done = run(app, ["run", str(built.path), "-o", str(built.path.parent / "out"),
-                     "--plugin", str(BOXED)])
+    done = run(
+        app, ["run", str(built.path), "-o", str(built.path.parent / "out"), "--plugin", str(BOXED)]
+    )
     assert done.exit_code == 0, done.output
     assert (built.path.parent / "out" / "image.png").exists()
 

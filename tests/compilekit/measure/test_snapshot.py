@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from snapshots import Net, done_to

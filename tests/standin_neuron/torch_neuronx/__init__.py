@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import List
 
 import torch
 
@@ -26,7 +25,7 @@ VARIABLES = ("NEURON_FUSE_SOFTMAX", "NEURON_CUSTOM_SILU", "NEURON_PLATFORM_TARGE
 
 
 @torch.jit.script
-def _fixed(tensor: torch.Tensor, shape: List[int], multiples: bool) -> torch.Tensor:
+def _fixed(tensor: torch.Tensor, shape: list[int], multiples: bool) -> torch.Tensor:
     found = list(tensor.shape)
     ok = len(found) == len(shape)
     if ok:
@@ -50,7 +49,7 @@ class _Static(torch.nn.Module):
         self.multiples = multiples
 
     def forward(self, *inputs):
-        pairs = zip(inputs, self.shapes)
+        pairs = zip(inputs, self.shapes, strict=True)
         return self.model(*(_fixed(each, shape, self.multiples) for each, shape in pairs))
 
 
@@ -163,6 +162,4 @@ def _joined(results):
         return torch.cat(results)
     if isinstance(first, dict):
         return {key: _joined([each[key] for each in results]) for key in first}
-    return type(first)(_joined(list(column)) for column in zip(*results))
-
-
+    return type(first)(_joined(list(column)) for column in zip(*results, strict=True))

@@ -17,7 +17,7 @@ def draw(job: Any, compiled: Path | None, name: str) -> dict[str, Any]:
     import numpy as np
 
     if compiled is None:
-        subject = pipeline(job, with_lora=True)
+        subject = pipeline(job, to_export=False)
     elif has_device() or packages.is_standin(packages.versions()):
         subject = load(
             compiled,

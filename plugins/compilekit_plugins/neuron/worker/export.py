@@ -37,7 +37,7 @@ def export(job: Any, destination: Path) -> dict[str, Any]:
     set_softmax(fused=options["fuse_softmax"])
     seconds = _timed(job, convert)
     cast = None if options["auto_cast"] == "none" else options["auto_cast"]
-    found = pipeline(job, with_lora=False)
+    found = pipeline(job, to_export=True)
     destination.mkdir(parents=True, exist_ok=True)
     main_export(
         model_name_or_path=job.request["model"],

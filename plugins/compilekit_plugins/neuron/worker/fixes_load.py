@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 from .fixes import fix, replaced
@@ -166,3 +167,30 @@ def _guidance_is_said() -> None:
         return mended
 
     replaced(Base, "__call__", make)
+
+
+@fix(
+    "image-projection",
+    when="load",
+    wrong="Stable Diffusion takes every image prompt's adapter for the kind that wants hidden "
+    "states, and fails with the kind that takes embeddings",
+)
+def _image_projection() -> None:
+    from optimum.neuron.modeling_diffusion import NeuronDiffusionPipelineBase as Base
+
+    def make(function: Any) -> Any:
+        @functools.wraps(function)
+        def mended(self: Any) -> None:
+            function(self)
+            if self.image_encoder is None or not self.encoder_hid_proj:
+                return
+            from diffusers.models.embeddings import ImageProjection
+
+            if "hidden_states" not in self.image_encoder.neuron_config.outputs:
+                # Only its class is looked at; whatever weights it has are never used.
+                layers = [ImageProjection(1, 1, 1)]
+                self.unet.encoder_hid_proj = SimpleNamespace(image_projection_layers=layers)
+
+        return mended
+
+    replaced(Base, "_maybe_create_dummy_image_proj_layers", make)

@@ -11,12 +11,14 @@ from .faults import Fault, MachineFault, ModelFault
 ADAPTER = "default_{}"
 
 
-def pipeline(job: Any, *, with_lora: bool) -> Any:
+def pipeline(job: Any, *, to_export: bool) -> Any:
     """Load the pipeline from its folder, with what the options add to it.
 
-    with_lora: whether adapters are fused into it; optimum-neuron does that by itself.
+    to_export: as optimum-neuron wants it, which takes ControlNets from their own folders, and
+        fuses adapters by itself.
     """
-    kind = plain_class(job.request["class"])
+    name = job.request["class"]
+    kind = plain_class(name.replace("ControlNet", "") if to_export else name)
     folder = Path(job.request["model"])
     try:
         # The folder is relative: flags of the compiler depend on words in whole paths.
@@ -36,7 +38,7 @@ def pipeline(job: Any, *, with_lora: bool) -> Any:
             adapter["source"], subfolder=adapter["subfolder"], weight_name=adapter["weight_name"]
         )
         found.set_ip_adapter_scale(adapter["scale"])
-    if with_lora:
+    if not to_export:
         _fuse(found, job.options.get("lora", []))
     return found
 

@@ -69,7 +69,7 @@ def _parts(job: Any) -> dict[str, Any]:
 
     from .export import shapes
 
-    found = pipeline(job, with_lora=False)
+    found = pipeline(job, to_export=True)
     nets = controlnets(job)
     sizes = exporter.infer_shapes_of_diffusers(shapes(job.options), found, bool(nets))
     parts: dict[str, Any] = get_diffusion_models_for_export(
