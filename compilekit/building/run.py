@@ -96,7 +96,8 @@ def _copied(cache: Cache, key: str, job: Job, start: float) -> Built | None:
         made = Manifest.read(folder)
         report = Report.model_validate(made.report)
         seconds = time.perf_counter() - start
-        return Built(job.target, made, report, seconds, None, None, reused=len(made.parts))
+        parts = len(made.parts) or int(made.whole is not None)
+        return Built(job.target, made, report, seconds, None, None, reused=parts)
     return None
 
 

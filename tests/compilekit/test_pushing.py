@@ -71,7 +71,7 @@ def test_an_altered_bundle_is_not_uploaded(bundle):
     path = next(bundle.glob("parts/*/*/program.json"), None) or next(bundle.rglob("config.json"))
     path.write_text(path.read_text() + " ")
     hub = Hub()
-    with pytest.raises(ck.BundleError, match="has .* bytes, not"):
+    with pytest.raises(ck.BundleError, match=r"has .* bytes, not"):
         ck.push(bundle, "me/mid", api=hub)
     assert hub.said == []
 

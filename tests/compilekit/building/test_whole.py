@@ -184,6 +184,8 @@ def test_names_that_the_bundle_needs_are_refused(make):
 def test_an_identical_build_is_a_copy_and_another_compiler_is_none(make, monkeypatch):
     first = make(cache=True)
     again = make(name="again", cache=True)
+    assert ": 1 part, " in str(first)
+    assert ": 1 part (1 from the cache), " in str(again)
     assert again.manifest == first.manifest
     keys = cached()
     assert len(keys) == 1

@@ -30,7 +30,7 @@ def pipeline(job: Any, *, to_export: bool) -> Any:
     for name, component in found.components.items():
         if hasattr(component, "eval"):
             component.eval()
-            _all_there(name, component, folder / name)
+            _all_there(name, component, Path(_other(job, name) or folder / name))
     found.set_progress_bar_config(disable=True)
     adapter = job.options.get("ip_adapter")
     if adapter:
@@ -38,14 +38,25 @@ def pipeline(job: Any, *, to_export: bool) -> Any:
             adapter["source"], subfolder=adapter["subfolder"], weight_name=adapter["weight_name"]
         )
         found.set_ip_adapter_scale(adapter["scale"])
+    unet = getattr(found, "unet", None)
+    if not to_export and unet is not None and unet.config.time_cond_proj_dim is not None:
+        # A distilled UNet: the compiled pipeline has this scheduler too, whatever the folder's.
+        from diffusers import LCMScheduler
+
+        found.scheduler = LCMScheduler.from_config(found.scheduler.config)
     if not to_export:
         _fuse(found, job.options.get("lora", []))
     return found
 
 
+def _other(job: Any, name: str) -> str:
+    """The folder of a part that the options put in place of the model's own."""
+    return str(job.options.get("unet") or "") if name == "unet" else ""
+
+
 def _replaced(job: Any) -> dict[str, Any]:
     """The parts that the options put in place of the model's own."""
-    other = job.options.get("unet")
+    other = _other(job, "unet")
     if not other:
         return {}
     from diffusers import UNet2DConditionModel
