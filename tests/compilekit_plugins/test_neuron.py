@@ -317,3 +317,16 @@ def test_the_worker_s_files_import_nothing_of_compilekit_and_parse_as_python_3_1
                 assert not (node.module or "").startswith("compilekit"), path.name
             if isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("compilekit") for alias in node.names)
+
+
+def test_a_pipeline_that_calls_its_unet_with_three_times_the_batch_needs_a_dynamic_one():
+    from types import SimpleNamespace
+
+    from compilekit_plugins.neuron.worker.export import _refuse
+    from compilekit_plugins.neuron.worker.faults import Fault
+
+    options = Neuron(height=64, width=64).model_dump(mode="json")
+    request = {"class": "StableDiffusionInstructPix2PixPipeline"}
+    with pytest.raises(Fault, match="three times the batch: say `dynamic_batch: true`"):
+        _refuse(SimpleNamespace(request=request, options=options))
+    _refuse(SimpleNamespace(request=request, options={**options, "dynamic_batch": True}))
