@@ -9,6 +9,7 @@ from typing import Any
 
 from . import packages
 from .faults import Fault, MachineFault
+from .model import refuse_unknown
 
 LEVELS = ("host", "trace", "compile")
 
@@ -27,6 +28,7 @@ class Job:
         if self.request["do"] == "versions":
             return {"versions": packages.versions()}
         self._before_imports()
+        refuse_unknown(self.request["class"])
         level = self.request.get("level", "")
         for each in LEVELS[:2] if not level else (level,):
             getattr(self, f"_check_{each}")()

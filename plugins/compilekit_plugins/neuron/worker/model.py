@@ -10,6 +10,16 @@ from .faults import Fault, MachineFault, ModelFault
 
 ADAPTER = "default_{}"
 
+PIPELINES = (
+    "FluxInpaintPipeline", "FluxKontextPipeline", "FluxPipeline", "LatentConsistencyModelPipeline",
+    "PixArtAlphaPipeline", "PixArtSigmaPipeline", "StableDiffusionControlNetPipeline",
+    "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline", "StableDiffusionPipeline",
+    "StableDiffusionXLControlNetPipeline", "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline", "StableDiffusionXLPipeline",
+)  # fmt: skip
+"""The pipelines of diffusers that optimum-neuron has its own of."""
+
 
 def pipeline(job: Any, *, to_export: bool) -> Any:
     """Load the pipeline from its folder, with what the options add to it.
@@ -17,6 +27,9 @@ def pipeline(job: Any, *, to_export: bool) -> Any:
     to_export: as optimum-neuron wants it, which takes ControlNets from their own folders, and
         fuses adapters by itself.
     """
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
     name = job.request["class"]
     kind = plain_class(name.replace("ControlNet", "") if to_export else name)
     folder = Path(job.request["model"])
@@ -98,18 +111,17 @@ def plain_class(name: str) -> Any:
         raise MachineFault(f"diffusers {diffusers.__version__} has no {name} here") from None
 
 
+def refuse_unknown(name: str) -> None:
+    """Look whether optimum-neuron has a pipeline like this. Imports nothing of it."""
+    if name not in PIPELINES:
+        known = ", ".join(PIPELINES)
+        raise ModelFault(f"optimum-neuron has no pipeline for {name}; it has {known}")
+
+
 def neuron_class(name: str) -> Any:
     """optimum-neuron's class for a pipeline of diffusers."""
-    module = importlib.import_module("optimum.neuron.modeling_diffusion")
-    found = getattr(module, f"Neuron{name}", None)
-    if found is None:
-        known = sorted(
-            each.removeprefix("Neuron")
-            for each in vars(module)
-            if each.startswith("Neuron") and each.endswith("Pipeline")
-        )
-        raise ModelFault(f"optimum-neuron has no pipeline for {name}; it has {', '.join(known)}")
-    return found
+    refuse_unknown(name)
+    return getattr(importlib.import_module("optimum.neuron.modeling_diffusion"), f"Neuron{name}")
 
 
 def dtype(job: Any) -> Any:
