@@ -51,7 +51,7 @@ test: lint test-neuron
 
 test-neuron: $(NEURON_READY)
 	$(NEURON_BIN)/python -m pytest tests/neuron -m neuron
-	$(NEURON_BIN)/python -m pytest tests/compilekit -n auto --dist loadfile -m "not full and not gpu and not torchao"
+	$(NEURON_BIN)/python -m pytest tests/compilekit -n auto --dist loadfile -m "not full and not gpu"
 
 test-all: lint test-neuron
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu and not neuron" --cov --cov-report=term
