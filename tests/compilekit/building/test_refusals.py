@@ -84,7 +84,11 @@ SPOILT = {
         "return None",
         "export returned a Part whose `details` holds what JSON cannot",
     ),
-    "loads nothing": ("return PART", "return None", "load_compiled returned None, which cannot be called"),
+    "loads nothing": (
+        "return PART",
+        "return None",
+        "load_compiled returned None, which cannot be called",
+    ),
     "gives other numbers": (
         "return PART",
         "return lambda inputs: [inputs[0] * 1.5]",
