@@ -9,15 +9,22 @@ export HF_HUB_OFFLINE := 1
 # A file's tests share fixtures, so a worker takes a whole file; long ones go first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-all test-gpu lint format bench clean
+# The vendor's libraries pin other versions, so they have an environment of their own.
+NEURON := .venv-neuron
+NEURON_BIN := $(NEURON)/bin
+NEURON_READY := $(NEURON)/.ready
+
+.PHONY: help demo test test-all test-neuron test-older test-gpu lint format bench clean
 
 help:
-	@echo "make demo      apply a five-step recipe to a small model, build a bundle, run it"
-	@echo "make test      lint, types, and the tests (minutes)"
-	@echo "make test-all  the full matrices too (longer)"
-	@echo "make test-gpu  the tests that need a CUDA device"
-	@echo "make format    format the code"
-	@echo "make bench     measure, side by side, in one run (an hour)"
+	@echo "make demo         apply a five-step recipe to a small model, build a bundle, run it"
+	@echo "make test         lint, types, and the tests, those of the Neuron backend too (minutes)"
+	@echo "make test-all     the full matrices too (longer)"
+	@echo "make test-neuron  the Neuron backend alone, in an environment of its own"
+	@echo "make test-older   the core with the older versions of that environment"
+	@echo "make test-gpu     the tests that need a CUDA device"
+	@echo "make format       format the code"
+	@echo "make bench        measure, side by side, in one run (an hour)"
 
 # torch comes first and pinned: other packages would pull in another build of it.
 $(READY): pyproject.toml constraints.txt
@@ -25,6 +32,14 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(NEURON_READY): pyproject.toml constraints-neuron.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12) and "Python 3.10 or 3.11 is needed")'
+	$(PYTHON) -m venv $(NEURON)
+	$(NEURON_BIN)/python -m pip install --quiet -c constraints-neuron.txt torch
+	$(NEURON_BIN)/python -m pip install --quiet -c constraints-neuron.txt -e '.[neuron,signing]' \
+		hypothesis jsonschema pytest pytest-cov pytest-timeout pytest-xdist
 	touch $@
 
 demo: $(READY)
@@ -35,11 +50,18 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu"
+test: lint test-neuron
+	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu and not neuron"
 
-test-all: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --cov --cov-report=term
+test-neuron: $(NEURON_READY)
+	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m neuron tests/neuron
+
+# The core with the versions that the vendor pins.
+test-older: $(NEURON_READY)
+	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu" tests/compilekit
+
+test-all: lint test-neuron test-older
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not neuron" --cov --cov-report=term
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
@@ -56,4 +78,4 @@ bench: $(READY)
 	$(BIN)/python bench/cold_start.py
 
 clean:
-	rm -rf $(VENV) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEURON) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -1,16 +1,6 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
-from compilekit.api import (
-    Applied,
-    apply,
-    bisect,
-    build,
-    bundle_of,
-    explain,
-    largest_batch,
-    load,
-    replay,
-)
+from compilekit.api import Applied, apply, build, bundle_of, load, replay
 from compilekit.batching.data import Batches, BatchTrial
 from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
@@ -39,11 +29,14 @@ from compilekit.errors import (
     UncoveredCallError,
     UsageError,
     VerificationError,
+    WorkerError,
 )
 from compilekit.explanation.data import Explanation
 from compilekit.hookspecs import hookimpl
 from compilekit.host import Host, load_host
+from compilekit.inquiry import bisect, explain, largest_batch, preflight
 from compilekit.plan import Plan, plan
+from compilekit.pushing import push
 from compilekit.recipe import Recipe
 from compilekit.report import Report
 from compilekit.signing import sign
@@ -57,8 +50,11 @@ from compilekit.steps import (
     StepDescription,
     StepResult,
     StoredPart,
+    Whole,
+    WholeContext,
     effects,
 )
+from compilekit.workers import run_worker
 
 __version__ = "0.1.0"
 
@@ -107,6 +103,9 @@ __all__ = [
     "UncoveredCallError",
     "UsageError",
     "VerificationError",
+    "Whole",
+    "WholeContext",
+    "WorkerError",
     "apply",
     "bisect",
     "build",
@@ -118,6 +117,9 @@ __all__ = [
     "load",
     "load_host",
     "plan",
+    "preflight",
+    "push",
     "replay",
+    "run_worker",
     "sign",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from compilekit.steps import DEVICES, Part, StepDescription, StepResult
+from compilekit.steps import DEVICES, Part, StepDescription, StepResult, Whole
 
 RESERVED = {"components", "allow_no_match", "budget"}
 
@@ -45,6 +45,7 @@ def _faults(description: StepDescription) -> list[str]:
         "" if callable(description.check or len) else "check must be a function",
         "" if callable(description.judge or len) else "judge must be a function",
         "" if callable(description.sizes or len) else "sizes must be a function",
+        "" if isinstance(description.whole, Whole | None) else "whole must be a Whole",
     ]
 
 
@@ -95,6 +96,9 @@ def bad_part(part: object) -> str:
         return "a Part whose `packed` is no set of names"
     if not _is_json(part.details):
         return "a Part whose `details` holds what JSON cannot"
+    pictures = [each for each in (part.reference, part.drawn) if each is not None]
+    if not all(getattr(each, "ndim", 0) == 4 for each in pictures):  # noqa: PLR2004
+        return "a Part whose pictures are no arrays of shape (N, H, W, C)"
     return ""
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compilekit.batching.data import Batches, BatchTrial
-from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import UsageError
-from compilekit.explanation.data import Explanation
 from compilekit.host import Host, load_host
-from compilekit.plan import Plan, plan
+from compilekit.loading import prepared
+from compilekit.plan import plan
 from compilekit.progress import Progress
 from compilekit.recipe import Recipe
 from compilekit.report import Report
@@ -22,8 +20,6 @@ from compilekit.signing import Trust, check_trust
 
 if TYPE_CHECKING:
     import torch
-
-    from compilekit.model import Model
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def apply(
     from compilekit.engine import Run
     from compilekit.repro import reproducible
 
-    model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
+    model, sample, shown = prepared(checked, pipeline, inputs, progress=progress)
     with reproducible(checked, model, host):
         outcome = Run(checked, model, host, sample, shown).execute()
     return Applied(model.subject, outcome.report, outcome.before, outcome.after)
@@ -96,6 +92,7 @@ def build(
     inputs: Mapping[str, torch.Tensor] | None = None,
     host: Host | None = None,
     cache: bool = True,
+    force: bool = False,
     progress: bool = True,
 ) -> Built:
     """Run a recipe, compile ahead of time, and write a bundle: a folder that `load` makes ready.
@@ -104,6 +101,8 @@ def build(
     target: the folder to write; it must not be there yet. Left out, the recipe's name.
     cache: use the build cache, and add to it. What was built before from the same is copied, and
         then the pipeline is left as it was passed in.
+    force: go on where a check of the machine, by a step that exports the whole pipeline, says that
+        it will not do.
 
     The bundle is loaded once and answers the recorded calls before it gets its name, so what
     lies there works on this machine.
@@ -131,10 +130,13 @@ def build(
 
     path = Path(target or checked.recipe.name)
     refuse_existing(path)
-    model, sample, shown = _prepared(checked, pipeline, inputs, progress=progress)
+    model, sample, shown = prepared(checked, pipeline, inputs, progress=progress)
     store = Cache(settings.folder(), settings.limit(), shown.note) if cache else None
+    job = Job(checked, model, host, sample, shown, path, store, force=force)
+    if checked.whole is not None:
+        return run(job)  # it fails elsewhere: there is no step to replay here
     with reproducible(checked, model, host):
-        return run(Job(checked, model, host, sample, shown, path, store))
+        return run(job)
 
 
 def load(
@@ -144,6 +146,7 @@ def load(
     on_mismatch: Literal["error", "eager"] = "error",
     on_uncovered: Literal["error", "eager"] = "error",
     check: Literal["all", "code"] = "all",
+    pipeline: str = "",
     trust: Trust | None = None,
     host: Host | None = None,
     progress: bool = True,
@@ -156,6 +159,8 @@ def load(
     on_uncovered: what a call does that no part was compiled for: raise `UncoveredCallError`, or
         run "eager"; `bundle_of(pipeline).counts()` says how often.
     check: compare the digests of "all" files, or of the "code" alone, which leaves weights out.
+    pipeline: the class of pipeline to load, where the bundle is a whole pipeline whose components
+        serve others too: "StableDiffusionXLImg2ImgPipeline".
     trust: public keys (PEM files); the bundle must be signed by one of them, as it is now. Where
         the environment variable `COMPILEKIT_TRUST` names keys, this is always so.
     host: plugins; left out, the installed ones.
@@ -170,17 +175,29 @@ def load(
     folder = Path(bundle)
     manifest, digest = Manifest.read_with_digest(folder)
     check_trust(folder, manifest, digest, trust)
+    shown = Progress(enabled=progress)
+    host = host or load_host()
+    if manifest.whole is not None:
+        from compilekit.bundle.whole import load_whole
+
+        if on_mismatch == "eager" or on_uncovered == "eager":
+            raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
+        return load_whole(
+            folder, manifest, host=host, pipeline=pipeline, check=check, progress=shown
+        )
+    if pipeline:
+        raise UsageError(f"pipeline={pipeline}: only a pipeline compiled whole can be another")
     from compilekit.bundle.load import load as run
 
     return run(
         folder,
         manifest,
-        host=host or load_host(),
+        host=host,
         device=_device(device or manifest.device),
         on_mismatch=on_mismatch,
         on_uncovered=on_uncovered,
         check=check,
-        progress=Progress(enabled=progress),
+        progress=shown,
     )
 
 
@@ -211,137 +228,6 @@ def replay(
     return run(repro, pipeline, inputs, host, Progress(enabled=progress))
 
 
-def bisect(
-    recipe: Recipe | str | Path,
-    make: Callable[[], Any] | str | Path | None = None,
-    *,
-    check: Callable[[Any], bool] | None = None,
-    inputs: Mapping[str, torch.Tensor] | None = None,
-    host: Host | None = None,
-    progress: bool = True,
-) -> Blame:
-    """Find the step of a recipe, its component and block that breaks a budget or a check.
-
-    make: gives a fresh pipeline or module each time it is called; or a folder or hub id, which is
-        loaded each time. Left out, the recipe's `model:`.
-    check: is given the sample's output, and says whether it is good. Left out, the budgets of
-        the steps and of the recipe's `verify` decide.
-    inputs, host, progress: as for `apply`.
-
-    >>> import compilekit as ck
-    >>> import torch
-    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
-    >>> inputs = {"input": torch.linspace(0, 1, 8).reshape(1, 8)}
-    >>> blame = ck.bisect(recipe, lambda: torch.nn.Linear(8, 8), inputs=inputs, progress=False)
-    >>> blame.step, blame.component
-    ('steps[0].precision', 'model')
-    """
-    host = host or load_host()
-    checked = plan(recipe, host=host)
-    from compilekit.bisection.search import Bisect
-
-    source = make
-
-    def fresh() -> Any:
-        if callable(source):
-            return source()
-        from compilekit.loading import load_subject
-
-        return load_subject(checked, None if source is None else str(source))
-
-    model, sample, shown = _prepared(checked, fresh(), inputs, progress=progress)
-    return Bisect(checked, host, fresh, model.inputs, sample, check, shown).run()
-
-
-def explain(
-    recipe: Recipe | str | Path,
-    pipeline: Any = None,
-    *,
-    inputs: Mapping[str, torch.Tensor] | None = None,
-    leave_out: bool = False,
-    host: Host | None = None,
-    progress: bool = True,
-) -> Explanation:
-    """Run a recipe, and tell what its steps really did: which gained, which did nothing, and why.
-
-    recipe, pipeline, inputs, progress: as for `apply`. Broken budgets are told, and stop nothing.
-    leave_out: run the recipe again without each step that a later one compiles, since its time
-        can be told only so. The model is loaded anew each time: `pipeline` must not be an object.
-
-    Times are measured in turn with a copy of the model as loaded, which must fit beside it.
-
-    >>> import compilekit as ck
-    >>> import torch
-    >>> net = torch.nn.Linear(8, 8)
-    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
-    >>> found = ck.explain(recipe, net, inputs={"input": torch.ones(1, 8)}, progress=False)
-    >>> "over its budget 1e-09" in found.steps[0].problems[0]
-    True
-    """
-    if leave_out and not (pipeline is None or isinstance(pipeline, str | Path)):
-        raise UsageError(
-            "leave_out loads the model anew for each run: pass a folder or a hub id, "
-            f"not a {type(pipeline).__name__}"
-        )
-    host = host or load_host()
-    checked = plan(recipe, host=host)
-    from compilekit.explanation.leave_out import explain as run
-
-    def prepare() -> tuple[Model, dict[str, Any], Progress]:
-        return _prepared(checked, pipeline, inputs, progress=progress)
-
-    return run(checked, host, prepare, leave_out=leave_out)
-
-
-def largest_batch(
-    recipe: Recipe | str | Path,
-    make: Callable[[], Any] | str | Path | None = None,
-    *,
-    memory: str | None = None,
-    limit: int = 64,
-    timeout: float | None = None,
-    inputs: Mapping[str, torch.Tensor] | None = None,
-    on_trial: Callable[[BatchTrial], None] | None = None,
-    host: Host | None = None,
-    progress: bool = True,
-) -> Batches:
-    """Find the largest batch that fits, and the one that gives most each second.
-
-    make: a folder or hub id; or a function that gives the model, from a module that can be
-        imported. Left out, the recipe's `model:`. Each trial is a process of its own, which
-        applies the recipe and runs the sample in one batch; so it may be killed.
-    memory: what a trial may take, "8 GB" or "90%" of what there is; left out, all of a GPU, or
-        what the machine has free.
-    limit: the largest batch to try. timeout: the seconds that a trial may take.
-    inputs, host, progress: as for `apply`.
-    on_trial: called after each trial.
-
-    Raises `MachineError` if not even a batch of one fits; what a trial raises for another reason
-    than memory ends the search.
-
-    >>> import compilekit as ck
-    >>> ck.largest_batch("sd15-cpu", limit=0)
-    Traceback (most recent call last):
-    compilekit.errors.UsageError: the largest batch to try is 0, and must be 1 at the least
-    """
-    host = host or load_host()
-    checked = plan(recipe, host=host)
-    from compilekit.batching.search import Largest
-
-    source = str(make) if isinstance(make, Path) else make
-    search = Largest(
-        checked,
-        host,
-        source,
-        inputs,
-        limit=limit,
-        timeout=timeout,
-        on_trial=on_trial,
-        progress=Progress(enabled=progress),
-    )
-    return search.run(memory)
-
-
 def bundle_of(pipeline: Any) -> Loaded:
     """What a pipeline that `load` gave back knows of its bundle: its manifest, and its calls.
 
@@ -362,24 +248,3 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise UsageError(f'device="{name}": torch knows no such device') from error
-
-
-def _prepared(
-    checked: Plan,
-    pipeline: Any,
-    inputs: Mapping[str, torch.Tensor] | None,
-    *,
-    progress: bool,
-) -> tuple[Model, dict[str, Any], Progress]:
-    """The model on its device, the sample, and the progress to show."""
-    from compilekit.loading import check_machine, load_subject, ready_model
-    from compilekit.progress import Progress
-    from compilekit.sample import sample_arguments
-
-    check_machine(checked)
-    sample = sample_arguments(checked.recipe)
-    shown = Progress(enabled=progress)
-    if pipeline is None or isinstance(pipeline, str | Path):
-        with shown.stage("loading the model"):
-            pipeline = load_subject(checked, None if pipeline is None else str(pipeline))
-    return ready_model(checked, pipeline, inputs), sample, shown

@@ -10,6 +10,7 @@ CompilekitError                 exit code of the command line: 1
 ├── StepError                   1   a step failed while it ran
 │   ├── SymbolicShapeError          it compiles for fixed sizes alone
 │   ├── NoMatchError                it matched nothing
+│   ├── WorkerError                 a process that does its work crashed, hung or talked nonsense
 │   └── ClaimError                  its effects are not the ones it claims
 ├── VerificationError           1   the numbers are out of budget
 │   └── NonFiniteError              an output holds NaN or infinity
@@ -199,6 +200,15 @@ class NoMatchError(StepError):
     ... except ck.NoMatchError as error:
     ...     print("matched nothing" in str(error))
     True
+    """
+
+
+class WorkerError(StepError):
+    """A process that does a step's work crashed, hung or gave no sensible answer.
+
+    >>> import compilekit as ck
+    >>> ck.WorkerError.exit_code
+    1
     """
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StepDescription,
         StepResult,
         StoredPart,
+        WholeContext,
     )
 
 PROJECT = "compilekit"
@@ -74,15 +75,18 @@ def regions(model: Model, options: Any, context: StepContext) -> Sequence[str] |
 
 
 @hookspec(firstresult=True)
-def export(model: Model, options: Any, destination: Path, context: ExportContext) -> Part:
-    """Compile one entry point ahead of time, for calls of one signature.
+def export(
+    model: Model, options: Any, destination: Path, context: ExportContext | WholeContext
+) -> Part:
+    """Compile one entry point ahead of time, for calls of one signature; or the whole pipeline.
 
     Called in a build in place of `optimize_model`, once for each part. What it gives is loaded
-    and verified at once.
+    and verified at once. Where the description says `whole`, it is called once, and what it
+    writes becomes the bundle's own folder.
 
     model, options: as for `optimize_model`.
     destination: an empty folder; everything that the part needs when it is loaded goes there.
-    context: the entry point, flattened, and example tensors.
+    context: the entry point, flattened, and example tensors; of a whole pipeline, the sample.
 
     Must return a `Part`.
     """
@@ -91,7 +95,7 @@ def export(model: Model, options: Any, destination: Path, context: ExportContext
 @hookspec(firstresult=True)
 def load_compiled(
     part: StoredPart, context: StepContext
-) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
+) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]] | Callable[..., Any]:
     """Load a part that `export` wrote, without compiling anything.
 
     Called when a bundle is loaded, once for each entry point that uses the part, and in a build
@@ -101,5 +105,5 @@ def load_compiled(
     context: the step, the device; `context.purpose` is "load" or "build".
 
     Must return a function from the tensors of a call to the tensors of its result, in the order
-    of `context.flat` when the part was exported.
+    of `context.flat` when the part was exported; for a whole pipeline, the ready pipeline.
     """

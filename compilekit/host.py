@@ -41,10 +41,8 @@ from compilekit.steps import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from compilekit.model import Model
-    from compilekit.steps import ExportContext, StepContext
+    from compilekit.steps import ExportContext, StepContext, WholeContext
 
 
 def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> Host:
@@ -123,7 +121,7 @@ class Host:
 
     def effects(self, name: str, options: Options, device: Device) -> Effects:
         """Ask a step what it does with these options, and check the answer."""
-        answer = self._ask(name, "effects", self.describe(name).effects, options, device)
+        answer = self.ask(name, "effects", self.describe(name).effects, options, device)
         if not isinstance(answer, Effects):
             message = f"plugin {self._plugins[name]}: effects returned {shown(answer)}"
             raise PluginContractError(message)
@@ -145,13 +143,13 @@ class Host:
         check = self.describe(name).check
         if check is None or device is None:
             return []
-        answer = self._ask(name, "check", check, options, device, purpose)
+        answer = self.ask(name, "check", check, options, device, purpose)
         if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
             message = f"plugin {self._plugins[name]}: check gave {shown(answer)}, not sentences"
             raise PluginContractError(message)
         return list(answer)
 
-    def _ask(self, name: str, what: str, function: Callable[..., Any], *arguments: object) -> Any:
+    def ask(self, name: str, what: str, function: Callable[..., Any], *arguments: object) -> Any:
         """Call a function of a description; what it raises is the plugin's fault."""
         try:
             answer = function(*arguments)
@@ -184,9 +182,13 @@ class Host:
         return list(answer)
 
     def export(
-        self, step: PlannedStep, model: Model, destination: Path, context: ExportContext
+        self,
+        step: PlannedStep,
+        model: Model,
+        destination: Path,
+        context: ExportContext | WholeContext,
     ) -> Part:
-        """Let the step's plugin compile one entry point ahead of time; check its answer."""
+        """Let the step's plugin compile ahead of time; check its answer."""
         arguments = {"model": model, "options": step.options, "destination": destination}
         part = self._call(step.name, "export", step.key, **arguments, context=context)
         fault = bad_part(part)
@@ -197,19 +199,19 @@ class Host:
 
     def load_compiled(
         self, name: str, key: str, part: StoredPart, context: StepContext
-    ) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
-        """Let a plugin load a part that it exported."""
+    ) -> Callable[..., Any]:
+        """Let a plugin load what it exported: a part's function, or the whole pipeline."""
         runner = self._call(name, "load_compiled", key, part=part, context=context)
         if not callable(runner):
             who = self._blame_answer(name, "load_compiled")
-            message = f"load_compiled returned {shown(runner)}, not a function"
+            message = f"load_compiled returned {shown(runner)}, which cannot be called"
             raise PluginContractError(f"{key}: plugin {who}: {message}")
         return runner  # type: ignore[no-any-return]
 
     def sizes(self, step: PlannedStep) -> Sizes:
         """What a part of a step can serve with its options."""
         sizes = step.description.sizes
-        answer = "fixed" if sizes is None else self._ask(step.name, "sizes", sizes, step.options)
+        answer = "fixed" if sizes is None else self.ask(step.name, "sizes", sizes, step.options)
         if answer not in SIZES:
             known = ", ".join(SIZES)
             message = f"sizes gave {answer!r}, not one of {known}"
@@ -219,7 +221,7 @@ class Host:
     def reads(self, step: PlannedStep) -> list[str]:
         """The files, folders and hub ids that a step reads with its options."""
         reads = step.description.reads
-        answer = [] if reads is None else self._ask(step.name, "reads", reads, step.options)
+        answer = [] if reads is None else self.ask(step.name, "reads", reads, step.options)
         if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
             message = f"plugin {self._plugins[step.name]}: reads gave {shown(answer)}, not paths"
             raise PluginContractError(message)
@@ -228,7 +230,7 @@ class Host:
     def judge(self, name: str, field: str, built: str, here: str) -> Severity | None:
         """How bad a plugin finds a difference of the fingerprint; None leaves it to us."""
         judge = self.describe(name).judge
-        answer = None if judge is None else self._ask(name, "judge", judge, field, built, here)
+        answer = None if judge is None else self.ask(name, "judge", judge, field, built, here)
         if answer not in (None, *SEVERITIES):
             known = ", ".join(SEVERITIES)
             message = f"judge gave {answer!r}, not one of {known}"
@@ -243,7 +245,7 @@ class Host:
         """What a step reports after the sample's last run."""
         if result.late_details is None:
             return {}
-        details = self._ask(name, "late_details", result.late_details)
+        details = self.ask(name, "late_details", result.late_details)
         if isinstance(details, Mapping):
             return dict(details)
         raise PluginContractError(
@@ -312,6 +314,8 @@ class Host:
     def _bad_exporter(self, plugin: Plugin, description: StepDescription) -> str:
         """Whether a plugin that says it exports has the hooks for it, and the other way round."""
         has = [name for name in ("export", "load_compiled") if self._implements(plugin, name)]
+        if description.whole is not None and not description.exports:
+            return "describe: it has `whole`, and does not say `exports=True`"
         if description.exports and len(has) < 2:  # noqa: PLR2004
             lacks = sorted({"export", "load_compiled"} - set(has))
             return f"describe: it says `exports=True`, and does not implement {' and '.join(lacks)}"

@@ -19,6 +19,7 @@ from compilekit.errors import (
     RecipeError,
     UsageError,
 )
+from compilekit.progress import Progress
 from compilekit.steps import ALL_COMPONENTS
 
 if TYPE_CHECKING:
@@ -34,6 +35,25 @@ INDEX = "model_index.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
+def prepared(
+    plan: Plan,
+    subject: Any,
+    inputs: Mapping[str, torch.Tensor] | None,
+    *,
+    progress: bool,
+) -> tuple[Model, dict[str, Any], Progress]:
+    """The model on its device, the sample, and the progress to show."""
+    from compilekit.sample import sample_arguments
+
+    check_machine(plan)
+    sample = sample_arguments(plan.recipe)
+    shown = Progress(enabled=progress)
+    if subject is None or isinstance(subject, str | Path):
+        with shown.stage("loading the model"):
+            subject = load_subject(plan, None if subject is None else str(subject))
+    return ready_model(plan, subject, inputs), sample, shown
+
+
 def check_machine(plan: Plan) -> None:
     """Look whether the packages and the device that a plan needs are here."""
     lacks = []
@@ -45,11 +65,11 @@ def check_machine(plan: Plan) -> None:
             lacks.append(f"{step.key} needs {', '.join(missing)}: {how}")
     if lacks:
         raise MachineError("\n".join(lacks))
+    if plan.device == "cpu" or plan.whole is not None:
+        return  # who exports a whole pipeline knows best where it can be done
     import torch
 
     device = plan.device
-    if device == "cpu":
-        return
     module = getattr(torch, device, None)
     if module is None or not module.is_available():
         raise MachineError(
@@ -95,14 +115,17 @@ def _where(plan: Plan, index: int, at: int) -> Location:
 
 
 def ready_model(plan: Plan, subject: Any, inputs: Mapping[str, torch.Tensor] | None) -> Model:
-    """The handle on a pipeline or module: it has what the plan names, and is on its device."""
+    """The handle on a pipeline or module: it has what the plan names, and is on its device.
+
+    What a step exports as a whole stays on the CPU: the step itself says where it runs.
+    """
     from compilekit.model import Model
     from compilekit.sample import module_inputs
 
     specs = plan.recipe.model.inputs if plan.recipe.model else {}
     model = Model(subject, inputs or module_inputs(specs, plan.recipe.seed))
     check_entry_points(plan, model)
-    to_device(model, plan.device)
+    to_device(model, "cpu" if plan.whole is not None else plan.device)
     return model
 
 

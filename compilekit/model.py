@@ -29,6 +29,16 @@ METHODS = ("forward", "encode", "decode")
 DENOISERS = ("unet", "transformer")
 
 
+def _beneath(function: Any) -> Callable[..., Any] | None:
+    """What diffusers wrapped in a function that first runs an offload hook."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    if not hasattr(function, "__wrapped__") and names == ("method",):
+        # Older releases of diffusers leave no other way to it.
+        found: Callable[..., Any] = function.__closure__[0].cell_contents
+        return found
+    return getattr(function, "__wrapped__", None)
+
+
 @dataclass(frozen=True)
 class EntryPoint:
     """A callable of the model that steps name: `unet` (its forward) or `vae.decode`."""
@@ -54,7 +64,7 @@ class EntryPoint:
         found: Callable[..., Any] = getattr(self.owner, self._slot)
         while isinstance(found, Layer):
             found = found.beneath
-        wrapped = getattr(getattr(found, "__func__", None), "__wrapped__", None)
+        wrapped = _beneath(getattr(found, "__func__", None))
         if self.method != "forward" and wrapped is not None:
             # diffusers wraps encode and decode in a function that first runs the offload hook.
             return functools.partial(wrapped, self.owner)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from compilekit import whole
 from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.host import Host, load_host
 from compilekit.order import Violation, corrected, gives, violations
@@ -51,6 +52,11 @@ class Plan:
     def device(self) -> Device:
         """The target's kind of device."""
         return self.recipe.target.device
+
+    @property
+    def whole(self) -> PlannedStep | None:
+        """The step of a build that exports the whole pipeline, if there is one."""
+        return whole.whole_of(self.steps) if self.purpose == "build" else None
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: every default filled in. Positions and comments are not in it."""
@@ -122,7 +128,7 @@ def plan(recipe: Recipe | str | Path, *, host: Host | None = None, for_: Purpose
     draft, problems = _drafted(recipe)
     planner = _Planner(host or load_host(), draft, for_)
     steps = planner.resolve()
-    found = [*problems, *planner.problems, *planner.order(steps)]
+    found = [*problems, *planner.problems, *planner.order(steps), *planner.misplaced(steps)]
     if found or draft.recipe is None:
         raise RecipeError(found, planner.advice)
     return Plan(recipe=draft.recipe, steps=tuple(steps), purpose=for_)
@@ -218,6 +224,14 @@ class _Planner:
             Problem(violation.step.location or Location(""), "", self._hinted(violation))
             for violation in found
         ]
+
+    def misplaced(self, steps: Sequence[PlannedStep]) -> list[Problem]:
+        """What cannot be built together with a step that exports the whole pipeline."""
+        if self.purpose != "build":
+            return []
+        recipe = self.draft.recipe
+        found = whole.misplaced(steps, has_shapes=recipe is not None and bool(recipe.shapes))
+        return [Problem(step.location or Location(""), step.key, why) for step, why in found]
 
     def _hinted(self, violation: Violation) -> str:
         """Name the steps that would give a property which nothing gives."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from compilekit.bundle.signature import Range
@@ -120,6 +121,7 @@ class StepDescription:
         an answer of None, leaves it to compilekit.
     reads: the files, folders and hub ids that the step reads with these options, so that a bundle
         in the build cache is not used again when one of them is another by now.
+    whole: for a step that exports the whole pipeline at once, in place of entry points: how.
 
     >>> import compilekit as ck
     >>> step = ck.StepDescription(
@@ -142,6 +144,37 @@ class StepDescription:
     check: Callable[[Any, Device, Purpose], Iterable[str]] | None = None
     judge: Callable[[str, str, str], Severity | None] | None = None
     reads: Callable[[Any], Iterable[str]] | None = None
+    whole: Whole | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """How a step that exports the whole pipeline fits into builds, bundles and commands.
+
+    All functions are light: they load neither torch nor a vendor's library.
+
+    fingerprint: the versions and the hardware here that its code depends on, by name. They stand
+        in the manifest beside the machine's own, and are compared when the bundle is loaded.
+    missing: why its bundles cannot be loaded in this process, as a sentence; empty if they can.
+    ingredients: what its result is made of that is in neither the model, the options nor what the
+        step `reads`: versions of a compiler that runs elsewhere. It is part of the cache's key; an
+        answer of None means that it cannot be told, and nothing is cached.
+    preflight: the names of its checks before the compiler runs, the quickest first.
+    inspect: lines about a folder that it compiled, without a bundle around it; none if it did not.
+    doctor: what this machine has and lacks: rows of what, state ("ok" or "absent"), what was
+        found, and advice.
+
+    >>> import compilekit as ck
+    >>> ck.Whole(fingerprint=lambda: {"compiler": "2.1"}, missing=lambda: "").preflight
+    ()
+    """
+
+    fingerprint: Callable[[], Mapping[str, str]]
+    missing: Callable[[], str]
+    ingredients: Callable[[Any], Mapping[str, str] | None] | None = None
+    preflight: tuple[str, ...] = ()
+    inspect: Callable[[Path], Iterable[str]] | None = None
+    doctor: Callable[[], Iterable[tuple[str, str, str, str]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -237,7 +270,7 @@ class StepContext(Protocol):
         """Show what the step is doing now."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
     """What `export` made of one entry point and one signature; its files are in `destination`.
 
@@ -247,6 +280,13 @@ class Part:
         form of its own, so that the bundle need not hold them again.
     details: plain values (what JSON can hold) that `load_compiled` will need.
 
+    Of a whole pipeline there are no constants, but:
+
+    fingerprint: what it was compiled with, where that was not this process.
+    reference: the sample's pictures as the pipeline draws them that is not compiled: an array of
+        floats of shape (N, H, W, C).
+    drawn: the same pictures, as the compiled one draws them; None where it cannot run here.
+
     >>> import compilekit as ck
     >>> ck.Part(details={"file": "code.so"}).details["file"]
     'code.so'
@@ -255,6 +295,9 @@ class Part:
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
     packed: frozenset[str] = frozenset()
     details: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    reference: np.ndarray[Any, Any] | None = None
+    drawn: np.ndarray[Any, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +308,9 @@ class StoredPart:
     constants: the tensors to read, by the names that `export` gave them, on the device. They
         stay alive and where they are for as long as the part is in use.
     details: what `export` left for it.
-    device: where it runs, with its index.
+    device: where it runs, with its index; of a whole pipeline, the CPU.
+    pipeline: of a whole pipeline: the class that the caller wants, in place of the one that was
+        compiled, where several share their components; empty for that one.
 
     >>> import compilekit as ck
     >>> ck.StoredPart.__name__
@@ -276,6 +321,41 @@ class StoredPart:
     device: torch.device
     constants: Mapping[str, torch.Tensor]
     details: Mapping[str, Any]
+    pipeline: str = ""
+
+
+class WholeContext(StepContext, Protocol):
+    """What `export` may ask for where the step exports the whole pipeline.
+
+    The model is on the CPU, and the steps before this one have run.
+
+    >>> import compilekit as ck
+    >>> [name for name in vars(ck.WholeContext) if name in ("sample", "scratch", "note")]
+    ['sample', 'scratch', 'note']
+    """
+
+    @property
+    def sample(self) -> Mapping[str, Any]:
+        """The sample's arguments, pictures opened; empty where the recipe has none."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the sample."""
+
+    @property
+    def preflight(self) -> str:
+        """The check to run alone, compiling nothing to keep; empty in a build, which runs all."""
+
+    @property
+    def force(self) -> bool:
+        """Whether to go on where a check of the machine says that it will not do."""
+
+    @property
+    def scratch(self) -> Path:
+        """An empty folder for what is needed while it works; it is removed afterwards."""
+
+    def note(self, message: str) -> None:
+        """Show a line that stays, and keep it in the report."""
 
 
 class ExportContext(StepContext, Protocol):

@@ -157,6 +157,7 @@ CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         (", offload: group", {"offload": "group"}),
         (", offload: group, with a folder", {"offload": "group", "group": {"folder": "waiting"}}),
     ],
+    "Neuron": [("", {"height": 64, "width": 64})],
     "Precision": [
         (", with dtype", {"dtype": "bfloat16"}),
         (", with tf32 alone", {"tf32": True}),

@@ -72,7 +72,9 @@ def write_files(page: Path, place: Path) -> None:
     """Write the files that a page shows."""
     for block in blocks(page):
         if block.mark in ("file", "wrong"):
-            (place / block.argument).write_text(block.text, encoding="utf-8")
+            path = place / block.argument
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
 
 
 def test_every_marker_is_a_known_one_and_every_python_block_is_run_or_a_file() -> None:

@@ -34,6 +34,7 @@ from compilekit.model import Model
 from compilekit.order import overlap
 from compilekit.plan import Plan
 from compilekit.steps import ALL_COMPONENTS, PlannedStep
+from compilekit.whole import fingerprint, ingredients
 
 FORMAT = 1
 
@@ -96,7 +97,18 @@ def bundle_key(plan: Plan, model: Model, host: Host) -> str:
         _inputs(model),
         _plugins(host, plan.steps),
         _surroundings(plan.device, plan.steps),
+        *_ingredients(plan, host),
     )
+
+
+def _ingredients(plan: Plan, host: Host) -> Iterator[Any]:
+    """What a step that exports the whole pipeline adds: other files, another compiler."""
+    if plan.whole is None:
+        return
+    found = ingredients(host, plan.whole)
+    if found is None:
+        raise NoKeyError(f"{plan.whole.key} cannot tell what all it is made of")
+    yield [found, fingerprint(host, plan.whole.name)]
 
 
 def _key(*parts: Any) -> str:

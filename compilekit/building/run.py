@@ -51,6 +51,7 @@ class Job:
     progress: Progress
     target: Path
     cache: Cache | None
+    force: bool = False
 
 
 def build(job: Job) -> Built:
@@ -94,7 +95,8 @@ def _copied(cache: Cache, key: str, job: Job, start: float) -> Built | None:
         made = Manifest.read(folder)
         report = Report.model_validate(made.report)
         seconds = time.perf_counter() - start
-        return Built(job.target, made, report, seconds, None, None, reused=len(made.parts))
+        parts = len(made.parts) or int(made.whole is not None)
+        return Built(job.target, made, report, seconds, None, None, reused=parts)
     return None
 
 
@@ -103,6 +105,10 @@ class _NotThere(Exception):  # noqa: N818 - nothing is wrong
 
 
 def _built(job: Job) -> Built:
+    if job.plan.whole is not None:
+        from compilekit.building.whole import build_whole
+
+        return build_whole(job)
     start = time.perf_counter()
     with staged(job.target) as folder:
         run = BuildRun(job, folder)

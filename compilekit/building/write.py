@@ -82,13 +82,13 @@ class Writer:
             device=self.plan.device,
             digest=self.plan.digest,
             recipe=said,
-            sample=self._sample(),
+            sample=pictures_of(self.plan, self.folder),
             kind="pipeline" if self.model.is_pipeline else "module",
             class_name=type(self.model.subject).__name__,
             components=tuple(components),
             entries=tuple(self._entry(each) for each in self.compiled),
             parts=tuple(parts.values()),
-            steps=tuple(self._step(step, remembered) for step in self.plan.steps),
+            steps=planned_rows(self.plan, self.host, remembered),
             plugins={s.name: self.host.plugins[s.name].version for s in self.plan.steps},
             fingerprint=environment.fingerprint(self.plan.device),
             report=outcome.report.model_dump(mode="json", fallback=str),
@@ -165,35 +165,6 @@ class Writer:
             parts=tuple(made.row.folder for made in each.parts),
         )
 
-    def _step(
-        self, step: PlannedStep, remembered: Mapping[int, Mapping[str, Any]]
-    ) -> manifest.Step:
-        changes = step.effects.changes
-        again = "never"
-        if not step.description.exports:
-            again = "runtime" if "runtime" in changes else again
-            again = "structure" if "structure" in changes else again
-        return manifest.Step(
-            name=step.name,
-            plugin=self.host.plugins[step.name].version,
-            components=step.components,
-            options=step.options.model_dump(mode="json"),
-            again=again,  # type: ignore[arg-type]
-            remembered=dict(remembered.get(step.index, {})),
-        )
-
-    def _sample(self) -> dict[str, Any]:
-        """The sample, with copies of its pictures, so that the bundle can be run by itself."""
-        from compilekit.sample import picture_names
-
-        found = copy.deepcopy(self.plan.recipe.sample)
-        for name, source in picture_names(self.plan.recipe).items():
-            target = self.folder / SAMPLE / f"{name}{source.suffix.lower()}"
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(source.read_bytes())
-            found[name] = f"{SAMPLE}/{target.name}"
-        return found
-
     def _replay(self, calls: Mapping[str, Sequence[tuple[Call, Outputs]]]) -> list[manifest.Replay]:
         """One recorded call of each kind, with the reference's answer, and how far we are."""
         rows: list[manifest.Replay] = []
@@ -229,6 +200,42 @@ class Writer:
         return manifest.Replay(
             entry=name, seed=call.index, arguments=arguments, outputs=len(reference), error=error
         )
+
+
+def planned_rows(
+    plan: Plan, host: Host, remembered: Mapping[int, Mapping[str, Any]]
+) -> tuple[manifest.Step, ...]:
+    """The steps as a manifest lists them."""
+    return tuple(_step(step, host, remembered.get(step.index, {})) for step in plan.steps)
+
+
+def _step(step: PlannedStep, host: Host, remembered: Mapping[str, Any]) -> manifest.Step:
+    changes = step.effects.changes
+    again = "never"
+    if not step.description.exports:
+        again = "runtime" if "runtime" in changes else again
+        again = "structure" if "structure" in changes else again
+    return manifest.Step(
+        name=step.name,
+        plugin=host.plugins[step.name].version,
+        components=step.components,
+        options=step.options.model_dump(mode="json"),
+        again=again,  # type: ignore[arg-type]
+        remembered=dict(remembered),
+    )
+
+
+def pictures_of(plan: Plan, folder: Path) -> dict[str, Any]:
+    """The sample, with copies of its pictures, so that the bundle can be run by itself."""
+    from compilekit.sample import picture_names
+
+    found = copy.deepcopy(plan.recipe.sample)
+    for name, source in picture_names(plan.recipe).items():
+        target = folder / SAMPLE / f"{name}{source.suffix.lower()}"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(source.read_bytes())
+        found[name] = f"{SAMPLE}/{target.name}"
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from compilekit.bundle.manifest import Output, Parameter
-from compilekit.bundle.signature import Constant, Seen, Signature, TensorArgument
+from compilekit.bundle.signature import RETURN_DICT, Constant, Seen, Signature, TensorArgument
 from compilekit.errors import BundleError, StepError, SymbolicShapeError
 
 SCALARS = (bool, int, float, str, type(None))
@@ -166,7 +166,19 @@ def parameters_of(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], 
         plain = isinstance(each.default, SCALARS)
         default = each.default if plain and not required else None
         result.append(Parameter(name=name, required=required, default=default, plain=plain))
+    if not takes_any and RETURN_DICT not in {each.name for each in result} and _taken_off(function):
+        result.append(Parameter(name=RETURN_DICT, required=False, default=None, plain=True))
     return tuple(result), takes_any
+
+
+def _taken_off(function: Any) -> bool:
+    """Whether a decorator takes `return_dict` off, as those of transformers 4 do."""
+    function = getattr(function, "__func__", function)
+    while hasattr(function, "__wrapped__"):
+        if RETURN_DICT in getattr(getattr(function, "__code__", None), "co_varnames", ()):
+            return True
+        function = function.__wrapped__
+    return False
 
 
 class Binder:

@@ -43,6 +43,11 @@ def _part_faults(manifest: Manifest) -> Iterator[str]:
     for part in manifest.parts:
         if part.step >= len(manifest.steps):
             yield f"parts: {part.folder}: there is no step {part.step}"
+    whole = manifest.whole
+    if whole is not None and whole.step >= len(manifest.steps):
+        yield f"whole: there is no step {whole.step}"
+    if whole is not None and (manifest.parts or manifest.kind != "pipeline"):
+        yield "whole: a pipeline that is compiled at once has no parts"
     for step in manifest.steps:
         if step.name not in manifest.plugins:
             yield f"steps: {step.name}: its plugin is not among `plugins`"

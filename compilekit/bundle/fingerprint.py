@@ -38,7 +38,7 @@ class Difference:
 def differences(manifest: Manifest, here: Mapping[str, str], host: Host) -> list[Difference]:
     """Everything that differs, the worst first."""
     used = {step.name for step in manifest.steps if step.again != "never"}
-    compiled = {manifest.steps[part.step].name for part in manifest.parts}
+    compiled = manifest.compiled_by()
     found = []
     for name in sorted(used | compiled):
         plugin = host.plugins.get(name)

@@ -55,6 +55,11 @@ def bundle_of(subject: Any) -> Loaded:
     return found
 
 
+def attach(subject: Any, loaded: Loaded) -> None:
+    """Let a pipeline know what bundle it came out of."""
+    vars(subject)[_ATTRIBUTE] = loaded
+
+
 @dataclass(frozen=True)
 class LoadContext:
     """What a hook may ask for while a bundle is loaded: a `StepContext` without recorded calls."""
@@ -198,7 +203,7 @@ class _Loader:
         seals = [] if self.loaded.eager else self._install(model)
         self._again(model, "runtime", set(modules))
         self._close(model)
-        vars(subject)[_ATTRIBUTE] = self.loaded
+        attach(subject, self.loaded)
         for seal in seals:
             seal.take()
         return subject
@@ -259,25 +264,9 @@ class _Loader:
             named = tuple(name for name in names if name.split(".")[0] in components)
             if not named:
                 continue
-            planned = self._planned(index, step)
-            context = LoadContext(planned, named, self.manifest.device, step.remembered)
-            self.host.optimize_model(planned, model, context)
-
-    def _planned(self, index: int, step: manifests.Step) -> PlannedStep:
-        try:
-            description = self.host.describe(step.name)
-            options = description.options.model_validate(step.options)
-        except (CompilekitError, ValidationError) as error:
-            raise BundleError(f"steps[{index}].{step.name}: {error}") from error
-        return PlannedStep(
-            index=index,
-            name=step.name,
-            components=step.components,
-            options=options,
-            effects=self.host.effects(step.name, options, self.manifest.device),
-            description=description,
-            budget=description.budget,
-        )
+            again = planned(self.host, self.manifest, index)
+            context = LoadContext(again, named, self.manifest.device, step.remembered)
+            self.host.optimize_model(again, model, context)
 
     def _install(self, model: Model) -> list[Seal]:
         """Put compiled code where the Python functions were."""
@@ -312,17 +301,36 @@ class _Loader:
     def _runner(self, entry: manifests.Entry, part: manifests.Part) -> Runner:
         found = self.tensors[entry.component]
         step = self.manifest.steps[part.step]
-        planned = self._planned(part.step, step)
+        own = planned(self.host, self.manifest, part.step)
         stored = StoredPart(
             folder=self.folder / part.folder,
             device=self.device,
             constants={name: found[entry.tensor(c)] for name, c in part.constants.items()},
             details=dict(part.details),
         )
-        context = LoadContext(planned, step.components, self.manifest.device)
+        context = LoadContext(own, step.components, self.manifest.device)
         where = f"{self.folder / part.folder}"
         with _named(where):
-            return self.host.load_compiled(step.name, planned.key, stored, context)
+            return self.host.load_compiled(step.name, own.key, stored, context)
+
+
+def planned(host: Host, manifest: Manifest, index: int) -> PlannedStep:
+    """A step of a manifest, as the plugins that are here describe it."""
+    step = manifest.steps[index]
+    try:
+        description = host.describe(step.name)
+        options = description.options.model_validate(step.options)
+    except (CompilekitError, ValidationError) as error:
+        raise BundleError(f"steps[{index}].{step.name}: {error}") from error
+    return PlannedStep(
+        index=index,
+        name=step.name,
+        components=step.components,
+        options=options,
+        effects=host.effects(step.name, options, manifest.device),
+        description=description,
+        budget=description.budget,
+    )
 
 
 def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:

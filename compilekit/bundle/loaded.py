@@ -77,7 +77,7 @@ class Built:
     def __str__(self) -> str:
         files = self.manifest.files
         weights = total(files, lambda file: file.path.endswith(WEIGHTS))
-        parts = len(self.manifest.parts)
+        parts = len(self.manifest.parts) or int(self.manifest.whole is not None)
         cached = f" ({self.reused} from the cache)" if self.reused else ""
         return (
             f"built {self.path}: {parts} part{'s' * (parts != 1)}{cached}, {size(total(files))} "

@@ -180,6 +180,20 @@ class Step(Data):
     remembered: dict[str, JsonValue] = {}
 
 
+class Whole(Data):
+    """A pipeline that one step compiled at once; its files lie at the top of the bundle.
+
+    step: the position of its step in `steps`.
+    reference: whether the replay's file holds the sample's pictures as they were not compiled.
+    error: how far from them the compiled pipeline's were; None where it could not run.
+    """
+
+    step: Count
+    details: dict[str, JsonValue] = {}
+    reference: bool = False
+    error: float | None = None
+
+
 class Replay(Data):
     """A recorded call, and how far from the reference it was.
 
@@ -222,6 +236,7 @@ class Manifest(Data):
     fingerprint: dict[str, str] = Field(description="The machine that it was built on.")
     report: dict[str, JsonValue] = Field(description="What was measured while it was built.")
     replay: tuple[Replay, ...] = ()
+    whole: Whole | None = Field(default=None, description="The pipeline, if compiled at once.")
     files: tuple[File, ...]
 
     @field_validator("compilekit_bundle", mode="before")
@@ -266,6 +281,11 @@ class Manifest(Data):
     def to_json(self) -> str:
         """The manifest as JSON text."""
         return self.model_dump_json(indent=1, exclude_defaults=False) + "\n"
+
+    def compiled_by(self) -> set[str]:
+        """The steps whose compiled code is in it."""
+        found = {self.steps[part.step].name for part in self.parts}
+        return found | ({self.steps[self.whole.step].name} if self.whole else set())
 
     def part(self, folder: str) -> Part:
         """The part in a folder."""

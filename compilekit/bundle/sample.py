@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compilekit.bundle.verify import Recorded
+from compilekit.bundle.whole import run_whole
 from compilekit.errors import BundleError, UsageError
 from compilekit.model import Model
 from compilekit.sample import opened
@@ -26,6 +27,8 @@ def run_sample(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
     seed = arguments.pop("seed", 0)
     if not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed: {seed!r} is no seed: write a number from 0 on")
+    if loaded.manifest.whole is not None:
+        return run_whole(subject, arguments, seed)
     return Model(subject).run(arguments, seed)
 
 

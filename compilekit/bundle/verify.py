@@ -12,11 +12,12 @@ import torch
 from compilekit.bundle import constants
 from compilekit.bundle.calls import Rebuilder
 from compilekit.bundle.load import model_of
-from compilekit.bundle.manifest import REPLAY, Manifest
+from compilekit.bundle.manifest import REPLAY, Manifest, Whole
 from compilekit.errors import BundleError
 from compilekit.measure.compare import compare
 from compilekit.model import cuda_devices
 from compilekit.reference import outputs_of
+from compilekit.sample import opened
 
 SLACK, FLOOR = 1.5, 1e-5
 """How much larger the error may be than it was: other threads sum in another order."""
@@ -37,7 +38,11 @@ class Replayed:
 
 
 def replay(folder: Path, manifest: Manifest, subject: Any) -> Iterator[Replayed]:
-    """Answer every recorded call."""
+    """Answer every recorded call; a pipeline that was compiled whole draws its sample."""
+    if manifest.whole is not None:
+        if manifest.whole.reference:
+            yield _drawn(folder, manifest, manifest.whole, subject)
+        return
     calls = Recorded(folder, manifest)
     model = model_of(subject)
     for number, row in enumerate(manifest.replay):
@@ -52,6 +57,18 @@ def replay(folder: Path, manifest: Manifest, subject: Any) -> Iterator[Replayed]
                 ) from error
         now = compare([tensor for _, tensor in output], calls.reference(number)).relative_l2
         yield Replayed(row.entry, row.error, now)
+
+
+def _drawn(folder: Path, manifest: Manifest, whole: Whole, subject: Any) -> Replayed:
+    """The sample's pictures. Where none were drawn in the build, the step's budget is the bar."""
+    from compilekit.bundle.whole import pictures_error, run_whole
+
+    arguments = {**opened(manifest.sample, folder), "output_type": "np"}
+    seed = arguments.pop("seed", 0)
+    error = pictures_error(folder, run_whole(subject, arguments, seed))
+    steps: Any = manifest.recipe["steps"]
+    budget = next(iter(steps[whole.step].values()))["budget"]
+    return Replayed("the sample's pictures", budget if whole.error is None else whole.error, error)
 
 
 class Recorded:

@@ -47,8 +47,8 @@ def run(
     Each trial applies the recipe in a process of its own, runs the sample with so many images,
     and measures. Ctrl-C ends it, and shows what was found. Exit code 3 when not even one fits.
     """
-    from compilekit.api import largest_batch
     from compilekit.host import load_host
+    from compilekit.inquiry import largest_batch
 
     tried: list[BatchTrial] = []
     try:

@@ -50,8 +50,8 @@ def run(
     The model is loaded anew for each trial.
     """
     quiet_libraries()
-    from compilekit.api import bisect
     from compilekit.host import load_host
+    from compilekit.inquiry import bisect
 
     judge = None if check is None else _command(check)
     found = bisect(recipe_of(recipe, steps), model, check=judge, host=load_host(plugin or []))

@@ -39,6 +39,10 @@ def run(
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Use the build cache, and add to it.")
     ] = True,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Go on where a check of the machine says it will not do."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Compile a model ahead of time by a recipe, and write a bundle.
@@ -55,7 +59,12 @@ def run(
         # With --json, what plugins and models print must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
             built = build(
-                recipe_of(recipe, steps), model, output, host=load_host(plugin or []), cache=cache
+                recipe_of(recipe, steps),
+                model,
+                output,
+                host=load_host(plugin or []),
+                cache=cache,
+                force=force,
             )
     except CompilekitError as error:
         if error.report is not None and not json:

@@ -71,6 +71,7 @@ def _compiler() -> tuple[str, str, str, str]:
 def _plugins(files: list[Path]) -> list[tuple[str, str, str, str]]:
     from compilekit.environment import installed_version
     from compilekit.host import load_host
+    from compilekit.whole import doctor_rows
 
     host = load_host(files)
     rows = []
@@ -84,4 +85,4 @@ def _plugins(files: list[Path]) -> list[tuple[str, str, str, str]]:
             rows.append((f"plugin {plugin.name}", "absent", plugin.origin, f'pip install "{how}"'))
         else:
             rows.append((f"plugin {plugin.name}", "ok", plugin.origin, ""))
-    return rows
+    return [*rows, *doctor_rows(host)]

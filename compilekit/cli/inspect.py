@@ -24,7 +24,12 @@ def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
     folder, its components are shown, and the schedulers that can stand in for its own.
     """
     if (bundle / saved.INDEX).is_file() and not (bundle / NAME).exists():
-        if json:
+        compiled = _compiled(bundle)
+        if json and compiled:
+            print_json({"compiled": compiled})
+        elif compiled:
+            sys.stdout.write("".join(f"{line}\n" for line in compiled))
+        elif json:
             print_json(saved.summary(bundle))
         else:
             sys.stdout.write("".join(f"{line}\n" for line in saved.lines(bundle)))
@@ -33,7 +38,7 @@ def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
     if json:
         print_json(summary(manifest))
         return
-    for line in _lines(manifest):
+    for line in _lines(manifest, _compiled(bundle) if manifest.whole else []):
         sys.stdout.write(f"{line}\n")
 
 
@@ -52,18 +57,28 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             for entry in manifest.entries
         },
         "parts": [part.folder for part in manifest.parts],
+        "whole": manifest.whole.model_dump(mode="json") if manifest.whole else None,
         "plugins": manifest.plugins,
         "fingerprint": manifest.fingerprint,
     }
 
 
-def _lines(manifest: Manifest) -> list[str]:
+def _compiled(folder: Path) -> list[str]:
+    """What the steps that compile whole pipelines say of a folder."""
+    from compilekit.host import load_host
+    from compilekit.whole import lines_about
+
+    return lines_about(load_host(), folder)
+
+
+def _lines(manifest: Manifest, compiled: list[str]) -> list[str]:
     weights = total(manifest.files, lambda file: file.path.endswith(WEIGHTS))
     lines = [
         f"{manifest.name}: a {manifest.class_name} for {manifest.device}",
         f"  {len(manifest.files)} files, {size(total(manifest.files))}, {size(weights)} of weights",
         f"  recipe {manifest.digest[:12]}: {', '.join(step.name for step in manifest.steps)}",
-        "compiled" if manifest.entries else "compiled: nothing",
+        "compiled" if manifest.entries or manifest.whole else "compiled: nothing",
+        *(f"  {line}" for line in compiled),
     ]
     # Blocks that share their parts stand in one line.
     shared: dict[tuple[str, ...], list[str]] = {}

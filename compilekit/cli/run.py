@@ -37,6 +37,13 @@ def run(
         Literal["error", "eager"],
         typer.Option(help="What a call does that no part was compiled for."),
     ] = "error",
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            help="The class of pipeline, where the bundle's components serve others too: "
+            "StableDiffusionXLImg2ImgPipeline, say."
+        ),
+    ] = None,
     key: KeyOption = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -52,7 +59,12 @@ def run(
 
     start = time.perf_counter()
     subject = load(
-        bundle, device=device, on_uncovered=on_uncovered, trust=key, host=load_host(plugin or [])
+        bundle,
+        device=device,
+        on_uncovered=on_uncovered,
+        pipeline=pipeline or "",
+        trust=key,
+        host=load_host(plugin or []),
     )
     loaded = time.perf_counter() - start
     given = dict(_parsed(each) for each in argument or [])

@@ -33,6 +33,7 @@ BUILT_IN = [
     "channels_last",
     "lora",
     "memory",
+    "neuron",
     "precision",
     "qkv_fusion",
     "scheduler",

@@ -19,19 +19,19 @@ CORE = Path(compilekit.__file__).parent
 PLUGINS = Path(compilekit_plugins.__file__).parent
 
 LAYERS = [
-    {"errors", "steps", "locks", "staging"},
+    {"errors", "steps", "locks", "staging", "workers"},
     {"answers", "hookspecs", "recipe"},
-    {"discovery", "host", "order"},
+    {"discovery", "host", "order", "whole"},
     {"plan"},
     {"model", "recording", "environment", "measure", "sample", "progress"},
     {"reference", "report", "saving", "sizes", "loading"},
     {"instruments"},
     {"engine"},
     {"bundle"},
-    {"signing", "cache", "bisection"},
+    {"signing", "cache", "bisection", "pushing"},
     {"building"},
     {"repro", "explanation", "batching"},
-    {"api"},
+    {"api", "inquiry"},
     {"cli", "testing"},
 ]
 """Imports point down this list, at the most within one entry; `compilekit` itself is on top."""

@@ -135,10 +135,9 @@ def test_a_manifest_and_a_file_that_disagree_are_refused(tmp_path):
 
 
 def test_a_quantised_weight_is_kept_as_the_tensors_that_it_consists_of():
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
+    torchao = pytest.importorskip("torchao.quantization")
     net = nn.Sequential(nn.Linear(64, 64))
-    quantize_(net, Int8WeightOnlyConfig(set_inductor_config=False))
+    torchao.quantize_(net, torchao.Int8WeightOnlyConfig(set_inductor_config=False))
     rows = {each.row.name: each.row for each in constants.held_by(net)}
     outer = rows["0.weight"]
     assert outer.key is None

@@ -47,7 +47,8 @@ def refused(bundle, load, monkeypatch):
 def test_it_is_a_whole_bundle_before_it_is_spoilt(bundle, load):
     assert type(load(bundle)).__name__ == "StableDiffusionPipeline"
     endings = {path.suffix for path in files_of(bundle)}
-    assert endings == {".json", ".safetensors"}
+    # An older transformers writes a tokenizer's merges as text.
+    assert endings - {".txt"} == {".json", ".safetensors"}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,0 +1,49 @@
+"""`compilekit push`: upload a bundle to the Hub, after it was listed and agreed to."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from compilekit.bundle.files import total
+from compilekit.bundle.manifest import File
+from compilekit.cli.inspect import BundleArgument
+from compilekit.cli.shared import print_table
+from compilekit.pushing import push
+from compilekit.report.data import size
+
+
+def run(
+    bundle: BundleArgument,
+    repository: Annotated[
+        str, typer.Argument(metavar="REPOSITORY", help="The model repository: user/name.")
+    ],
+    revision: Annotated[
+        str | None, typer.Option(help="The branch; left out, the main one.")
+    ] = None,
+    *,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public, not private.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Upload without asking.")] = False,
+) -> None:
+    """Upload a bundle to the Hub. What is uploaded is listed first, and asked for.
+
+    The token is the one that `hf auth login` has stored, or `HF_TOKEN`.
+    """
+
+    def confirm(files: list[File]) -> bool:
+        print_table(["file", "size"], [(file.path, size(file.size)) for file in files])
+        kind = "public" if public else "private"
+        typer.echo(f"{len(files)} files, {size(total(files))}, to {repository} ({kind} if new)")
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            typer.echo("say --yes to upload without being asked", err=True)
+            return False
+        return typer.confirm("Upload them?")
+
+    address = push(bundle, repository, private=not public, revision=revision or "", confirm=confirm)
+    typer.echo(f"uploaded: {address}")

@@ -1,0 +1,200 @@
+"""The side that asks: starts a worker, shows what it says, and ends it, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from compilekit.errors import MachineError, ModelError, StepError, WorkerError
+
+SERVE = Path(__file__).with_name("serve.py")
+KEPT = 60
+"""How many of the last lines that a worker printed are shown when it fails."""
+
+PATIENCE = 5.0
+"""Seconds between asking a worker to end and ending it."""
+
+FAILURES = {"machine": MachineError, "model": ModelError, "step": StepError}
+
+
+def run_worker(
+    package: str | Path,
+    request: Mapping[str, Any],
+    *,
+    python: str | Path,
+    folder: str | Path,
+    key: str = "worker",
+    say: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
+    time_limit: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Let a worker's package answer a request in another process; gives its result.
+
+    package: the folder of a Python package with `run(request, say)` in its `__init__.py`.
+    python: the interpreter that runs it.
+    folder: where it runs, and keeps its temporary files.
+    key: what messages begin with: the step's key.
+    say: is told what the worker is doing now; note: what is worth a line that stays.
+    time_limit: seconds after which it is ended.
+    environment: variables that it gets beside this process's own.
+
+    Raises `WorkerError` where it crashes, hangs or talks nonsense, and what the worker itself
+    calls a fault of the machine, of the model or of the step. Ended is the whole group of its
+    processes, compilers included; also where this process is interrupted or killed.
+
+    >>> import compilekit as ck
+    >>> ck.run_worker("no-such-package", {}, python="no-such-python", folder=".")
+    Traceback (most recent call last):
+    compilekit.errors.MachineError: worker: no-such-python: cannot be run: No such file or directory
+    """
+    variables = {**os.environ, **(environment or {}), "TMPDIR": str(Path(folder).absolute())}
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the interpreter that the user named
+            [str(python), "-u", str(SERVE), str(package)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=variables,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise MachineError(f"{key}: {python}: cannot be run: {error.strerror}") from error
+    with _ended(process):
+        return _Talk(process, key, str(python), say, note).run(request, time_limit)
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave no process behind: neither the worker nor what it started."""
+    try:
+        yield
+    finally:
+        for wanted, seconds in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+            # The group outlives its leader while a compiler runs.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, wanted)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+
+class _Talk:
+    """One request, and all that comes back."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        key: str,
+        python: str,
+        say: Callable[[str], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._process = process
+        self._key = key
+        self._python = python
+        self._say = say
+        self._note = note
+        self._printed: deque[str] = deque(maxlen=KEPT)
+        self._answers: queue.Queue[bytes | None] = queue.Queue()
+
+    def run(self, request: Mapping[str, Any], time_limit: float | None) -> dict[str, Any]:
+        """Send the request, and follow the answers to the last one."""
+        assert self._process.stdout and self._process.stderr  # noqa: S101, PT018 - both are pipes
+        answers = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        printed = threading.Thread(target=self._keep, args=(self._process.stderr,), daemon=True)
+        answers.start()
+        printed.start()
+        self._send(request)
+        end = None if time_limit is None else time.monotonic() + time_limit
+        while True:
+            try:
+                left = None if end is None else max(0.0, end - time.monotonic())
+                line = self._answers.get(timeout=left)
+            except queue.Empty:
+                assert time_limit is not None  # noqa: S101 - else there is no timeout
+                raise self._error(
+                    f"gave no result within its time limit of {time_limit:g} s, and was ended"
+                ) from None
+            if line is None:
+                printed.join(PATIENCE)
+                raise self._error(self._ending())
+            result = self._follow(line)
+            if result is not None:
+                return result
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        assert self._process.stdin  # noqa: S101 - it is a pipe
+        # The pipe stays open: its end tells the worker that nobody waits for it any more.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            for line in pipe:
+                self._answers.put(line)
+        self._answers.put(None)
+
+    def _keep(self, pipe: IO[bytes]) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            for line in pipe:
+                text = line.decode(errors="replace").rstrip()
+                if text:
+                    self._printed.append(text)
+
+    def _follow(self, line: bytes) -> dict[str, Any] | None:
+        """One answer; gives the result, if it is that."""
+        try:
+            answer = json.loads(line)
+            event = answer["event"]
+        except (ValueError, TypeError, KeyError):
+            shown = line[:200].decode(errors="replace").strip()
+            raise self._error(f"answered {shown!r}, which is no answer of a worker") from None
+        text = str(answer.get("text", ""))
+        if event == "progress":
+            self._say(text)
+        elif event == "note":
+            self._note(text)
+        elif event == "failed":
+            kind = FAILURES.get(str(answer.get("kind")))
+            if kind is not None:
+                raise kind(f"{self._key}: {text}")
+            trace = str(answer.get("traceback", "")).rstrip()
+            raise self._error(f"failed: {text}\n{trace}")
+        elif event == "result" and isinstance(answer.get("result"), dict):
+            return dict(answer["result"])
+        else:
+            raise self._error(f"answered with an event {event!r}, which is not known here")
+        return None
+
+    def _ending(self) -> str:
+        """How it ended, in words."""
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "closed its answers and went on"
+        if code >= 0:
+            return f"ended with exit code {code} and no result"
+        name = signal.Signals(-code).name
+        why = ": too little memory, maybe" if name == "SIGKILL" else ""
+        return f"was ended by {name}{why}"
+
+    def _error(self, what: str) -> WorkerError:
+        said = "\n".join(f"  {line}" for line in self._printed)
+        last = f"\nIt printed last:\n{said}" if said else ""
+        return WorkerError(f"{self._key}: the worker ({self._python}) {what}{last}")

@@ -1,0 +1,76 @@
+"""The side that answers: runs one request in a process of its own.
+
+It is started as a script, by an interpreter that need not have compilekit, so it imports nothing
+but Python's own library, and stays within Python 3.10.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+
+NAME = "compilekit_worker"
+OLDEST = (3, 10)
+
+
+def main() -> None:
+    """Read the request, let the package answer it, and write what it says, line by line."""
+    # Whatever libraries print goes to the errors; answers alone go where they are read.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def tell(event: str, **more: object) -> None:
+        with lock:
+            answers.write(json.dumps({"event": event, **more}) + "\n")
+            answers.flush()
+
+    def say(text: str, *, note: bool = False) -> None:
+        tell("note" if note else "progress", text=text)
+
+    if sys.version_info < OLDEST:
+        found = ".".join(map(str, sys.version_info[:3]))
+        tell("failed", kind="machine", text=f"{sys.executable} is Python {found}; 3.10 is needed")
+        return
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_whoever_asked, daemon=True).start()
+    try:
+        result = _package(sys.argv[1]).run(request, say)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the other side shows it
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        kind = getattr(error, "worker_kind", "")
+        text = str(error) if kind else f"{type(error).__name__}: {error}"
+        tell("failed", kind=kind, text=text, traceback=trace)
+        return
+    tell("result", result=result)
+
+
+def _package(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Import the worker's package by its folder, under a name that shadows nobody."""
+    # This script's own folder comes first on the path, and must not be looked into.
+    sys.path.pop(0)
+    spec = importlib.util.spec_from_file_location(
+        NAME,
+        f"{folder}/__init__.py",
+        submodule_search_locations=[folder],
+    )
+    assert spec and spec.loader  # noqa: S101, PT018 - a file has both
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _end_with_whoever_asked() -> None:
+    """End this process and what it started once nobody reads the answers any more."""
+    sys.stdin.read()
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

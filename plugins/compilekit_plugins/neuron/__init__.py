@@ -1,0 +1,127 @@
+"""`neuron`: AWS Inferentia2 and Trainium, by optimum-neuron, compiled on any machine.
+
+The vendor's libraries pin other versions than compilekit runs with, and change the process that
+imports them, so they run in a worker. What it compiles is laid out as optimum-neuron does, and
+optimum-neuron alone can load it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import compilekit as ck
+from compilekit_plugins.neuron import folder as folders
+from compilekit_plugins.neuron import ingredients as made_of
+from compilekit_plugins.neuron import machine
+from compilekit_plugins.neuron.options import Neuron, objections
+from compilekit_plugins.neuron.worker import packages
+from compilekit_plugins.neuron.worker.load import has_device
+
+if TYPE_CHECKING:
+    from compilekit.model import Model
+
+WORKER = Path(__file__).with_name("worker")
+STAGED = "model"
+"""What the worker sees the model's folder as: flags of the compiler depend on words in paths."""
+
+
+@ck.hookimpl
+def describe() -> ck.StepDescription:
+    """Say what the step is."""
+    return ck.StepDescription(
+        help="Compile the whole pipeline for AWS Inferentia2 or Trainium, by optimum-neuron.",
+        options=Neuron,
+        effects=lambda options, device: ck.effects(  # noqa: ARG005
+            "compiled", needs=["stock_state_dict"], conflicts=["compiled"]
+        ),
+        targets=frozenset({"neuron"}),
+        budget=0.05,
+        components="optional",
+        exports=True,
+        check=objections,
+        judge=machine.judge,
+        reads=made_of.files,
+        whole=ck.Whole(
+            fingerprint=machine.fingerprint,
+            missing=machine.missing,
+            ingredients=made_of.ingredients,
+            preflight=("host", "trace", "compile"),
+            inspect=folders.lines,
+            doctor=machine.doctor,
+        ),
+    )
+
+
+@ck.hookimpl
+def optimize_model(context: ck.StepContext) -> NoReturn:
+    """There is nothing to do in this process, and the plan says so before."""
+    raise ck.StepError(f"{context.step.key}: it compiles ahead of time: use `compilekit build`")
+
+
+@ck.hookimpl
+def export(model: Model, options: Neuron, destination: Path, context: ck.WholeContext) -> ck.Part:
+    """Save the model into a neutral folder, and let the worker compile it from there."""
+    from compilekit_plugins.neuron.stage import request_of
+
+    request = request_of(model, options, destination, context)
+    answer = ck.run_worker(
+        WORKER,
+        request,
+        python=machine.python_of(options.python),
+        folder=context.scratch,
+        key=context.step.key,
+        say=context.progress,
+        note=context.note,
+        time_limit=options.time_limit,
+    )
+    if context.preflight:
+        return ck.Part()
+    return _part(options, answer)
+
+
+def _part(options: Neuron, answer: dict[str, Any]) -> ck.Part:
+    import numpy as np
+
+    def pictures(name: str) -> Any:
+        return np.load(answer[name]["file"], allow_pickle=False) if answer[name] else None
+
+    versions = answer["versions"]
+    return ck.Part(
+        details={
+            "class": answer["class"],
+            "parts": answer["seconds"],
+            "fixes": answer["fixes"],
+            "standin": packages.is_standin(versions),
+            "seconds_before": answer["reference"].get("seconds", 0.0),
+            "seconds_after": answer["drawn"].get("seconds", 0.0),
+        },
+        fingerprint={**versions, "neuron": options.instance_type},
+        reference=pictures("reference"),
+        drawn=pictures("drawn"),
+    )
+
+
+@ck.hookimpl
+def load_compiled(part: ck.StoredPart, context: ck.StepContext) -> Any:
+    """Load the folder with optimum-neuron, which this interpreter has."""
+    import os
+
+    options: Any = context.step.options
+    if part.details["standin"] and not os.environ.get(machine.STANDIN):
+        raise ck.BundleError(
+            f"{part.folder}: it was made with the stand-in of compilekit's own tests, so there is "
+            "no compiled code in it: build it with the real SDK"
+        )
+    if not part.details["standin"] and not has_device():
+        raise ck.MachineError(
+            f"{part.folder}: there is no Neuron device here; {machine.DRIVER} bring its driver"
+        )
+    from compilekit_plugins.neuron.worker.faults import Fault
+    from compilekit_plugins.neuron.worker.load import load
+
+    kind = part.pipeline or part.details["class"]
+    try:
+        return load(part.folder, kind, options.data_parallel)
+    except Fault as error:
+        raise ck.ModelError(f"{context.step.key}: {error}") from error

@@ -1,0 +1,106 @@
+"""What of the vendor's stack is here: versions, what is missing, and what that means. Light."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compilekit_plugins.neuron.worker import packages
+from compilekit_plugins.neuron.worker.load import has_device
+
+if TYPE_CHECKING:
+    from compilekit.steps import Severity
+
+PYTHON = "COMPILEKIT_NEURON_PYTHON"
+STANDIN = "COMPILEKIT_NEURON_STANDIN"
+"""Set by the tests, which run what their stand-in has made."""
+
+PRODUCT = Path("/sys/devices/virtual/dmi/id/product_name")
+FAMILY = {"inf2": "trn1", "trn1": "trn1", "trn1n": "trn1", "trn2": "trn2"}
+COMPILER = ("neuronx-cc", "torch-neuronx", "libneuronxla", "neuronx-distributed")
+
+INSTALL = (
+    'python -m pip install "optimum-neuron[neuronx,diffusers]==0.4.5", with the package index that '
+    "AWS's Neuron guide names as --extra-index-url"
+)
+DRIVER = "aws-neuronx-dkms and aws-neuronx-runtime-lib, from AWS's package repository"
+
+
+def python_of(named: str) -> str:
+    """The interpreter that the worker runs in."""
+    return named or os.environ.get(PYTHON, "") or sys.executable
+
+
+def instance() -> str:
+    """The kind of Neuron instance that this is; empty if it is none."""
+    if not has_device():
+        return ""
+    try:
+        return PRODUCT.read_text(encoding="utf-8").strip().partition(".")[0]
+    except OSError:
+        return ""
+
+
+def fingerprint() -> dict[str, str]:
+    """What compiled code depends on here."""
+    found = packages.versions()
+    return {**{name: found[name] for name in found if name != "torch"}, "neuron": instance()}
+
+
+def missing() -> str:
+    """Why a compiled pipeline cannot be loaded by this interpreter; empty if it can."""
+    lacks = [*packages.absent(), *packages.placeholders()]
+    if not lacks:
+        return ""
+    other = os.environ.get(PYTHON)
+    if other and Path(other).resolve() != Path(sys.executable).resolve():
+        return (
+            f"{sys.executable} lacks {', '.join(lacks)}; {PYTHON} names {other}: load it with "
+            "that interpreter"
+        )
+    return f"{sys.executable} lacks {', '.join(lacks)}: {INSTALL}"
+
+
+def judge(field: str, built: str, here: str) -> Severity | None:
+    """How bad it is that a field differs: NEFFs run with the SDK that made them, or a newer one."""
+    if field in COMPILER:
+        newer = packages.numbers(built) > packages.numbers(here)
+        return "fatal" if not here or newer else "note"
+    if field == "neuron":
+        return "fatal" if here and FAMILY.get(built) != FAMILY.get(here) else "note"
+    if field == "torch":
+        older = packages.numbers(here)[:2] < packages.numbers(built)[:2]
+        return "fatal" if older else "warning"
+    if field in ("optimum-neuron", "optimum", "diffusers", "transformers"):
+        return "warning"
+    if field in ("cpu", "cpu_flags", "glibc", "libstdcxx", "python"):
+        return "note"
+    return None
+
+
+def doctor() -> Iterator[tuple[str, str, str, str]]:
+    """What is here of the SDK, and how to get the rest."""
+    python = python_of("")
+    if Path(python).resolve() != Path(sys.executable).resolve():
+        yield "interpreter", "ok", python, f"named by {PYTHON}; its packages are not shown here"
+    device = instance() if has_device() else ""
+    where = "" if device else f"to run, on Inf2 or Trn1: {DRIVER}; to build, none is needed"
+    yield "device", "ok" if device else "absent", device, where
+    empty = packages.placeholders()
+    for name, found in packages.versions().items():
+        if name == "torch":
+            continue
+        if name in empty:
+            yield name, "absent", f"{found}, an empty placeholder", INSTALL
+        elif not found:
+            yield name, "absent", "", INSTALL
+        else:
+            yield name, "ok", found, ""
+    oldest, newest = (3, 10), (3, 12)
+    if not oldest <= sys.version_info < newest:
+        found = ".".join(map(str, sys.version_info[:2]))
+        advice = f"make an environment of 3.10 or 3.11, and name its interpreter in {PYTHON}"
+        yield "python", "absent", found, advice

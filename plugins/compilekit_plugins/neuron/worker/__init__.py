@@ -1,0 +1,16 @@
+"""The worker: the vendor's stack at work, in a process of its own.
+
+It imports nothing of compilekit, and stays within Python 3.10. Faults that it knows are raised as
+one of the classes in `faults`, which say whose they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
+    """Answer one request: versions, one check, or a build."""
+    from .job import Job
+
+    return Job(request, say).run()

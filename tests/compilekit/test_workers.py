@@ -1,0 +1,206 @@
+"""Workers: what comes back from another process, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import LISTENING
+
+import compilekit as ck
+
+
+@pytest.fixture
+def worker(tmp_path, write):
+    """Run a worker whose package is this text."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "scratch").mkdir()
+
+    def _worker(text: str, request=None, **arguments):
+        write("package/__init__.py", text)
+        given = {"python": sys.executable, "folder": tmp_path / "scratch", **arguments}
+        return ck.run_worker(tmp_path / "package", request or {}, **given)
+
+    return _worker
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def until(condition, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_worker_answers_a_request_and_says_how_it_goes(worker, write):
+    said, noted = [], []
+    write("package/helper.py", "def twice(number): return 2 * number")
+    text = """
+        from . import helper
+        def run(request, say):
+            say("half way")
+            say("worth a line", note=True)
+            return {"twice": helper.twice(request["number"])}
+        """
+    result = worker(text, {"number": 4}, say=said.append, note=noted.append)
+    assert (result, said, noted) == ({"twice": 8}, ["half way"], ["worth a line"])
+
+
+def test_what_a_worker_raises_is_shown_with_its_traceback_and_what_it_printed(worker):
+    text = """
+        def run(request, say):
+            print("loading the compiler")
+            inner()
+        def inner():
+            raise RuntimeError("neuronx-cc was killed")
+        """
+    with pytest.raises(ck.WorkerError) as caught:
+        worker(text, key="steps[0].neuron")
+    message = str(caught.value)
+    first = f"steps[0].neuron: the worker ({sys.executable}) failed: RuntimeError: neuronx-cc was"
+    assert message.startswith(first)
+    assert "in inner\n    raise RuntimeError" in message
+    assert message.endswith("It printed last:\n  loading the compiler")
+
+
+def test_a_fault_that_the_worker_knows_is_told_in_one_sentence(worker):
+    text = """
+        class Fault(Exception):
+            worker_kind = "machine"
+        def run(request, say):
+            raise Fault("there is too little memory")
+        """
+    with pytest.raises(ck.MachineError) as caught:
+        worker(text)
+    assert str(caught.value) == "worker: there is too little memory"
+
+
+def test_a_worker_that_ends_without_a_result_is_an_error(worker):
+    with pytest.raises(ck.WorkerError, match="ended with exit code 7 and no result"):
+        worker("import os\ndef run(request, say): os._exit(7)")
+
+
+def test_a_worker_that_is_killed_is_an_error_that_says_by_what(worker):
+    text = "import os\ndef run(request, say): os.kill(os.getpid(), 9)"
+    with pytest.raises(ck.WorkerError, match="was ended by SIGKILL: too little memory, maybe"):
+        worker(text)
+
+
+def test_a_worker_that_hangs_is_ended_with_all_that_it_started(worker, tmp_path):
+    text = f"""
+        import subprocess, time
+        def run(request, say):
+            child = subprocess.Popen(["sleep", "600"])
+            open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
+            time.sleep(600)
+        """
+    with pytest.raises(ck.WorkerError, match="no result within its time limit of 3 s, and was"):
+        worker(text, time_limit=3)
+    assert until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("hello", "answered 'hello', which is no answer of a worker"),
+        ('{"event": "dance"}', "answered with an event 'dance', which is not known here"),
+        ('["event"]', "which is no answer of a worker"),
+    ],
+)
+def test_garbage_in_place_of_answers_is_an_error(worker, write, line, wrong):
+    fake = write("python", f"#!/bin/sh\necho '{line}'\n")
+    fake.chmod(0o755)
+    with pytest.raises(ck.WorkerError) as caught:
+        worker("", python=fake)
+    assert wrong in str(caught.value)
+
+
+def test_what_libraries_print_is_no_answer(worker):
+    text = """
+        import os
+        def run(request, say):
+            print("hello")
+            os.write(1, b"from C\\n")
+            return {"fine": True}
+        """
+    assert worker(text) == {"fine": True}
+
+
+def test_an_interpreter_that_is_not_there_is_named(worker):
+    with pytest.raises(ck.MachineError, match="no-such-python: cannot be run: No such file"):
+        worker("", python="no-such-python")
+
+
+def test_a_worker_sees_nothing_of_compilekit_on_its_path(worker):
+    text = """
+        import sys
+        def run(request, say):
+            return {"first": sys.path[0], "loaded": "compilekit" in sys.modules}
+        """
+    found = worker(text)
+    assert "workers" not in found["first"]
+    assert found["loaded"] is False
+
+
+ASKING = """
+import compilekit as ck, sys
+ck.run_worker(sys.argv[1], {}, python=sys.executable, folder=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("wanted", [signal.SIGINT, signal.SIGKILL])
+def test_a_worker_does_not_outlive_whoever_asked(worker, write, tmp_path, wanted):
+    pid = tmp_path / "pid"
+    write(
+        "package/__init__.py",
+        f"""
+        import os, time
+        def run(request, say):
+            open({str(pid)!r}, "w").write(str(os.getpid()))
+            time.sleep(600)
+        """,
+    )
+    package, scratch = str(tmp_path / "package"), str(tmp_path / "scratch")
+    asking = subprocess.Popen(
+        [*LISTENING, sys.executable, "-c", ASKING, package, scratch],
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ),
+    )
+    try:
+        assert until(lambda: pid.exists() and pid.read_text())
+        asking.send_signal(wanted)
+        asking.wait(30)
+        assert until(lambda: not is_alive(int(pid.read_text())))
+    finally:
+        asking.kill()
+
+
+def test_the_worker_s_side_imports_python_s_own_library_alone():
+    import ast
+
+    from compilekit.workers.client import SERVE
+
+    tree = ast.parse(SERVE.read_text(encoding="utf-8"), feature_version=(3, 10))
+    names = {
+        alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    names |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert names <= sys.stdlib_module_names

@@ -1,0 +1,186 @@
+"""Builds of the Neuron step: what is cached, what is refused, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from neuron.conftest import SAMPLE
+from neuron.models import lora, spoil
+
+import compilekit as ck
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """How many parts were compiled since it was asked last."""
+    log = tmp_path / "compiler.jsonl"
+    monkeypatch.setenv("NEURON_STANDIN_LOG", str(log))
+    seen = 0
+
+    def count():
+        nonlocal seen
+        rows = log.read_text().splitlines() if log.exists() else []
+        found = sum("flags" in json.loads(row) for row in rows)
+        new, seen = found - seen, found
+        return new
+
+    return count
+
+
+def louder(tensors):
+    for tensor in tensors.values():
+        tensor.mul_(1.05)
+
+
+def test_what_changed_is_never_served_from_the_cache(models, build, tmp_path, compiled):
+    model = shutil.copytree(models("controlnet"), tmp_path / "model")
+    adapter = lora(tmp_path / "adapter")
+    options = {
+        "sample": {},
+        "cache": True,
+        "lora": [{"source": str(adapter), "weight_name": "adapter.safetensors"}],
+    }
+    build(model, tmp_path / "one", **options)
+    assert compiled() == 5
+    build(model, tmp_path / "same", **options)
+    assert compiled() == 0
+    spoil(model, "unet", louder)
+    build(model, tmp_path / "retrained", **options)
+    assert compiled() == 5
+    spoil(model, "controlnet", louder)
+    build(model, tmp_path / "other net", **options)
+    assert compiled() == 5
+    lora(adapter, seed=1)
+    build(model, tmp_path / "other adapter", **options)
+    assert compiled() == 5
+
+
+def test_a_compiler_that_fails_is_shown_whole_and_leaves_nothing(
+    models, build, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NEURON_STANDIN_FAIL", "UnetNeuronWrapper")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ck.WorkerError) as caught:
+        build(models("sd"), tmp_path / "out" / "sd", sample={})
+    message = str(caught.value)
+    assert "failed: RuntimeError: unet: neuronx-cc: [F137] neuronx-cc was forcibly" in message
+    assert "in trace_neuronx" in message
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_build_that_is_interrupted_leaves_neither_files_nor_processes(models, standin, tmp_path):
+    from support import LISTENING
+
+    out = tmp_path / "out"
+    out.mkdir()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "compilekit: 1\ntarget: {device: neuron}\nsteps: [{neuron: {height: 64, width: 64}}]\n"
+    )
+    code = "from compilekit.cli import main; main()"
+    command = [sys.executable, "-c", code, "build", str(recipe), str(models("sd"))]
+    asking = subprocess.Popen(
+        [*LISTENING, *command, "-o", str(out / "sd"), "--no-cache"], stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 120
+    while not list(out.glob(".sd.scratch-*/model/unet")) and time.monotonic() < end:
+        time.sleep(0.1)
+    asking.send_signal(2)
+    _, printed = asking.communicate(timeout=60)
+    assert (asking.returncode, printed.decode().splitlines()[-1]) == (
+        130,
+        "compilekit: interrupted",
+    )
+    assert [path.name for path in out.iterdir()] == []
+
+
+def test_weights_beside_the_code_are_refused_for_sdxl(models, build, tmp_path):
+    with pytest.raises(ck.StepError, match="the SDK cannot compile SDXL's UNet so"):
+        build(models("sdxl"), tmp_path / "xl", sample={}, inline_weights=False)
+
+
+def test_a_pipeline_that_optimum_neuron_has_not_is_refused(build, tmp_path):
+    from compilekit.testing import tiny_pipeline
+
+    tiny_pipeline("sd3").save_pretrained(tmp_path / "sd3")
+    with pytest.raises(
+        ck.ModelError, match="optimum-neuron has no pipeline for StableDiffusion3Pipeline; it has"
+    ):
+        build(tmp_path / "sd3", tmp_path / "out", sample={})
+
+
+def test_what_the_stand_in_made_is_refused_outside_of_tests(bundles, there):
+    bundle = bundles("four").path
+    found = there(
+        """
+        import os
+        del os.environ["COMPILEKIT_NEURON_STANDIN"]
+        answer = raised(load, bundle)
+        """,
+        bundle=str(bundle),
+    )
+    assert found == (
+        f"BundleError: {bundle}: it was made with the stand-in of compilekit's own tests, so there "
+        "is no compiled code in it: build it with the real SDK"
+    )
+
+
+def test_a_newer_compiler_s_code_is_refused_by_name(bundles, there, tmp_path):
+    folder = shutil.copytree(bundles("four").path, tmp_path / "newer")
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"2.21.33363.0+standin"', '"2.99.1+standin"'))
+    found = there("answer = raised(load, bundle)", bundle=str(folder))
+    assert found.splitlines()[1] == (
+        "  fatal: neuronx-cc: built with 2.99.1+standin, here 2.21.33363.0+standin; load it on a "
+        "machine like that, or build the bundle again here"
+    )
+
+
+def test_the_pipelines_that_are_known_are_those_of_optimum_neuron(there):
+    found = there(
+        """
+        import optimum.neuron.modeling_diffusion as module
+        from compilekit_plugins.neuron.worker.model import PIPELINES
+        own = {name for name in vars(module) if name.startswith("Neuron") and "Pipeline" in name}
+        own = {name for name in own if name.endswith("Pipeline")}
+        answer = sorted(own ^ {f"Neuron{name}" for name in PIPELINES})
+        """
+    )
+    assert found == []
+
+
+def test_verify_draws_the_sample_again(bundles, there):
+    found = there(
+        """
+        from typer.testing import CliRunner
+        from compilekit.cli import app
+        done = CliRunner().invoke(app, ["verify", bundle, "--replay"])
+        answer = [done.exit_code, done.output]
+        """,
+        bundle=str(bundles("four").path),
+    )
+    assert found[0] == 0
+    assert "the sample's pictures" in found[1]
+
+
+def test_bfloat16_weights_are_exported_as_they_are(models, build, tmp_path):
+    recipe = ck.Recipe.parse(
+        json.dumps(
+            {
+                "compilekit": 1,
+                "target": {"device": "neuron"},
+                "model": {"dtype": "bfloat16"},
+                "sample": SAMPLE,
+                "steps": [{"neuron": {"height": 64, "width": 64}}],
+            }
+        )
+    )
+    built = ck.build(recipe, str(models("sd")), tmp_path / "half", cache=False, progress=False)
+    config = json.loads((built.path / "unet" / "config.json").read_text())
+    assert config["neuron"]["float_dtype"] == "bf16"
+    assert built.manifest.whole.error < 0.05

@@ -1,0 +1,3 @@
+"""A stand-in for torch-xla, for tests."""
+
+__version__ = "2.8.1+standin"

@@ -1,0 +1,6 @@
+"""What diffusers asks."""
+
+
+def is_spmd():
+    """Nothing is spread over devices."""
+    return False
