@@ -87,14 +87,23 @@ def test_an_image_prompt_changes_the_picture(models, build, there, tmp_path):
     built = build(models("image-prompt"), tmp_path / "bundle", sample={}, ip_adapter=adapter)
     found = there(
         """
+        import optimum.neuron.modeling_diffusion  # once, for the child too
+
+        said = {"ip_adapter_image": picture(), "guidance_scale": 5.0}
+
+        def unmended():
+            pipe = without("image-projection", bundle, "StableDiffusionPipeline")
+            return list(draw(pipe, **said).shape)
+
+        wrong = in_child(unmended)
         pipe, other = load(bundle), plain(model)
         other.load_ip_adapter(source, subfolder="models", weight_name="ip.safetensors")
         other.set_ip_adapter_scale(1.0)
-        said = {"ip_adapter_image": picture(), "guidance_scale": 5.0}
         one = draw(pipe, **said)
         answer = [
             apart(one, draw(other, **said)),
             apart(one, draw(pipe, **{**said, "ip_adapter_image": picture(seed=1)})),
+            wrong,
         ]
         """,
         bundle=str(built.path),
@@ -103,3 +112,5 @@ def test_an_image_prompt_changes_the_picture(models, build, there, tmp_path):
     )
     assert found[0] < CLOSE
     assert found[1] > CLOSE
+    # Without its fix the adapter is taken for the kind that wants hidden states.
+    assert "has no attribute 'hidden_states'" in found[2]
