@@ -54,13 +54,14 @@ test: lint test-neuron
 	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu and not neuron"
 
 test-neuron: $(NEURON_READY)
-	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m neuron tests/neuron
+	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "neuron and not full" tests/neuron
 
 # The core with the versions that the vendor pins.
 test-older: $(NEURON_READY)
 	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu" tests/compilekit
 
-test-all: lint test-neuron test-older
+test-all: lint test-older
+	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m neuron tests/neuron
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not neuron" --cov --cov-report=term
 
 test-gpu: $(READY)

@@ -190,7 +190,10 @@ def test_the_published_schema_accepts_a_real_manifest(built, place):
 
 @pytest.mark.parametrize(
     ("sent", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.full),
+    ],
 )
 def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(
     place, tmp_path, sent, code, word

@@ -29,7 +29,7 @@ DTYPES = {
 }
 LIMITS = {"float32": 1e-3, "bfloat16": 0.1, "int8": 0.1}
 PARTS = {"sd": "unet", "sdxl": "unet", "flux": "transformer", "encoder": "model"}
-REPRESENTATIVE = [("sd", "float32", "none"), ("flux", "int8", "auto"), ("encoder", "int8", "none")]
+REPRESENTATIVE = [("sd", "float32", "auto"), ("encoder", "int8", "none")]
 
 NEW_PROCESS = """
 import json, sys, warnings

@@ -60,9 +60,13 @@ TELLING = [
 """The pairs that `make test` runs; `make test-all` runs all that plan."""
 
 
+HOST = ck.load_host()
+
+
 def plans(*names: str) -> bool:
     try:
-        ck.plan(ck.Recipe.from_steps(", ".join(STEPS[name] for name in names), sample=SAMPLE))
+        recipe = ck.Recipe.from_steps(", ".join(STEPS[name] for name in names), sample=SAMPLE)
+        ck.plan(recipe, host=HOST)
     except ck.RecipeError:
         return False
     return True

@@ -47,6 +47,7 @@ def test_a2_compiled_code_has_the_kernel_that_was_chosen():
         ck.plan(ck.Recipe.from_steps("torch_compile{components=unet}, attention{sdpa=[math]}"))
 
 
+@pytest.mark.full
 def test_a2_a_bundle_sets_the_kernel_again_when_it_is_loaded(exporter, tmp_path, load):
     steps = "attention{sdpa=[math]}, eager_export{components=unet, modules=[mid_block]}"
     recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)
@@ -119,6 +120,7 @@ def test_d4_the_vae_works_by_parts():
     assert done.report.end_to_end.psnr > 60
 
 
+@pytest.mark.full
 def test_d4_slices_go_into_a_bundle_where_python_runs(exporter, tmp_path, load):
     steps = "attention{components=[unet, vae], slicing=auto, vae=[slicing]}, "
     steps += "eager_export{components=vae.decode}"

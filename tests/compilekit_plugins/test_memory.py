@@ -65,7 +65,9 @@ def test_the_error_is_that_of_the_dtype_of_storage(storage, least, most):
     assert least < apply(steps).report.final[0].error < most
 
 
-@pytest.mark.parametrize("family", ["sd", "sd3", "flux"])
+@pytest.mark.parametrize(
+    "family", ["sd", *(pytest.param(each, marks=pytest.mark.full) for each in ("sd3", "flux"))]
+)
 def test_every_component_can_be_cast_and_a_folder_holds_the_same_picture(family, tmp_path):
     done = apply("memory{layerwise={storage: float8_e4m3fn}}", family)
     components = {

@@ -46,6 +46,7 @@ def test_d2_settings_reach_it_and_are_saved(tmp_path):
     )
 
 
+@pytest.mark.full
 def test_d2_a_bundle_has_it(exporter, tmp_path, load):
     recipe = ck.Recipe.from_steps(
         f"{DPM}, eager_export{{components=unet, modules=[mid_block]}}", sample=SAMPLE

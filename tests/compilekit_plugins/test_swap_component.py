@@ -49,6 +49,7 @@ def test_d5_of_a_whole_pipeline_the_subfolder_is_named_and_the_dtype_kept(better
     assert cast.pipeline.vae.dtype == torch.float32
 
 
+@pytest.mark.full
 def test_d5_a_bundle_has_it(better, exporter, tmp_path, load):
     steps = f"{swap(better / 'vae')}, eager_export{{components=vae.decode}}"
     recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)

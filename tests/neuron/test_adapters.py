@@ -12,7 +12,9 @@ CLOSE = 1e-4
     ("name", "kind"),
     [
         ("controlnet", "StableDiffusionControlNetPipeline"),
-        ("controlnet-xl", "StableDiffusionXLControlNetPipeline"),
+        pytest.param(
+            "controlnet-xl", "StableDiffusionXLControlNetPipeline", marks=pytest.mark.full
+        ),
     ],
 )
 def test_a_controlnet_is_compiled_with_the_pipeline(models, build, there, tmp_path, name, kind):
@@ -58,6 +60,7 @@ def test_an_adapter_is_fused_and_changes_the_picture(models, build, there, tmp_p
     assert built.manifest.whole.error < CLOSE
 
 
+@pytest.mark.full
 def test_two_adapters_are_fused_each_with_its_scale(models, build, there, tmp_path):
     sources = [str(lora(tmp_path / f"adapter{n}", seed=n)) for n in range(2)]
     adapters = [

@@ -180,6 +180,7 @@ def test_n10_the_guidance_of_a_latent_consistency_model_changes_the_picture(
 SAMPLE_LCM = {"prompt": "a cat", LATENT_STEPS: 4, "guidance_scale": 8.0}
 
 
+@pytest.mark.full
 def test_a_dynamic_batch_takes_multiples_of_what_was_compiled(models, build, there, tmp_path):
     built = build(models("sd"), tmp_path / "dynamic", dynamic_batch=True)
     found = there(

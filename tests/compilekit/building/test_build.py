@@ -227,7 +227,13 @@ def test_nothing_of_this_machines_folders_is_in_a_bundle(pristine):
             assert str(pristine.parent).encode() not in content, path
 
 
-@pytest.mark.parametrize("cast", ["", "precision{dtype=bfloat16}, "], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "cast",
+    [
+        pytest.param("", id="float32", marks=pytest.mark.full),
+        pytest.param("precision{dtype=bfloat16}, ", id="bfloat16"),
+    ],
+)
 def test_a_transformer_is_compiled_whole_and_diffusers_may_keep_a_register_in_it(
     cast, exporter, tmp_path, load
 ):

@@ -119,6 +119,7 @@ def test_what_a_step_reads_from_the_hub_gives_no_bundle_to_use_again(exporter):
         keys.bundle_key(planned, Model(tiny_pipeline("sd")), exporter)
 
 
+@pytest.mark.full
 def test_a_failed_build_leaves_its_finished_parts_to_the_next(world):
     pipe = tiny_pipeline("sd")
     recipe = f"{MID}, {DECODE}, precision{{components=text_encoder, dtype=bfloat16, budget=1e-9}}"
