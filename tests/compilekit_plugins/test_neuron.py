@@ -265,8 +265,9 @@ def test_doctor_says_how_to_get_the_sdk(monkeypatch):
     monkeypatch.delenv(machine.PYTHON, raising=False)
     monkeypatch.setattr(packages, "version", lambda name: {"neuronx-cc": "1.0"}.get(name, ""))
     rows = {row[0]: row[1:] for row in machine.doctor()}
-    assert rows["neuronx-cc"] == ("absent", "1.0, an empty placeholder", machine.INSTALL)
-    assert rows["torch-neuronx"] == ("absent", "", machine.INSTALL)
+    lacks = "optimum-neuron, diffusers, torch-neuronx, libneuronxla, neuronx-distributed"
+    placeholder = "neuronx-cc (an empty placeholder is there)"
+    assert rows["packages"] == ("absent", "", f"no {lacks}, {placeholder}: {machine.INSTALL}")
     assert rows["device"] == (
         "absent",
         "",

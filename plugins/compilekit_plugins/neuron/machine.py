@@ -89,16 +89,13 @@ def doctor() -> Iterator[tuple[str, str, str, str]]:
     device = instance() if has_device() else ""
     where = "" if device else f"to run, on Inf2 or Trn1: {DRIVER}; to build, none is needed"
     yield "device", "ok" if device else "absent", device, where
-    empty = packages.placeholders()
-    for name, found in packages.versions().items():
-        if name == "torch":
-            continue
-        if name in empty:
-            yield name, "absent", f"{found}, an empty placeholder", INSTALL
-        elif not found:
-            yield name, "absent", "", INSTALL
-        else:
-            yield name, "ok", found, ""
+    empty, absent = packages.placeholders(), packages.absent()
+    for name in ("optimum-neuron", *packages.SDK):
+        if name not in (*empty, *absent):
+            yield name, "ok", packages.version(name), ""
+    lacks = [*absent, *(f"{name} (an empty placeholder is there)" for name in empty)]
+    if lacks:
+        yield "packages", "absent", "", f"no {', '.join(lacks)}: {INSTALL}"
     oldest, newest = (3, 10), (3, 12)
     if not oldest <= sys.version_info < newest:
         found = ".".join(map(str, sys.version_info[:2]))

@@ -91,7 +91,7 @@ def objections(options: Neuron, device: Device, purpose: Purpose) -> Iterator[st
     if purpose == "apply":
         yield (
             "compiles for a Neuron device ahead of time, so there is nothing to run in this "
-            "process: use `compilekit build`"
+            "process: use `compilekit build`, and `compilekit plan --for build` to check it"
         )
     for name in ("height", "width"):
         value = getattr(options, name)
