@@ -67,7 +67,7 @@ def test_an_option_that_is_wrong_or_means_nothing_is_an_error(options, wrong):
 def test_apply_is_refused_with_the_reason():
     assert refused("height=512, width=512", for_="apply") == [
         "compiles for a Neuron device ahead of time, so there is nothing to run in this process: "
-        "use `compilekit build`"
+        "use `compilekit build`, and `compilekit plan --for build` to check it"
     ]
 
 
