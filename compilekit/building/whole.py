@@ -29,6 +29,7 @@ from compilekit.errors import (
     VerificationError,
 )
 from compilekit.instruments import KeepState
+from compilekit.loading import no_progress_bars
 from compilekit.measure.images import psnr, ssim
 from compilekit.report import EndToEnd
 from compilekit.staging import staged
@@ -145,7 +146,8 @@ class WholeRun(Run):
             preflight=self.preflight,
             _run=self,
         )
-        self._part = self.host.export(step, self.model, self.folder, whole)
+        with no_progress_bars():
+            self._part = self.host.export(step, self.model, self.folder, whole)
         names = {name: [type(module).__name__] for name, module in self.model.modules.items()}
         return StepResult(matched=names, changed=names, details=dict(self._part.details))
 

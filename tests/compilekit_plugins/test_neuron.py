@@ -146,7 +146,8 @@ def test_a_machine_that_has_all_is_not_complained_about():
         (
             {"absent": ["neuronx-cc"]},
             True,
-            f"not installed for {sys.executable}: neuronx-cc",
+            f"not installed for {sys.executable}: neuronx-cc; `compilekit doctor` says where they "
+            "come from",
         ),
         (
             {"versions": {"optimum-neuron": "0.5.0"}},
@@ -156,7 +157,7 @@ def test_a_machine_that_has_all_is_not_complained_about():
         (
             {"device": False},
             False,
-            "no Neuron device here: it is compiled, and cannot run or be validated",
+            "no Neuron device here: what is compiled cannot run or be validated",
         ),
     ],
 )

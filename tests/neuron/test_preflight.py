@@ -87,7 +87,7 @@ def test_too_little_memory_is_a_fault_of_the_machine_unless_forced(models, tmp_p
     with pytest.raises(ck.MachineError) as caught:
         check(models("sd"), "host", python=str(fake))
     assert said in str(caught.value)
-    assert str(caught.value).endswith("force goes on all the same")
+    assert str(caught.value).endswith("`--force` goes on all the same")
     assert said in check(models("sd"), "host", python=str(fake), force=True)[0]
 
 

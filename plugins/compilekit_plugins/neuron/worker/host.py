@@ -105,7 +105,8 @@ def _packages(known: Facts) -> Iterator[tuple[bool, str]]:
             ),
         )
     if known.absent:
-        yield True, f"not installed for {sys.executable}: {', '.join(known.absent)}"
+        how = "`compilekit doctor` says where they come from"
+        yield True, f"not installed for {sys.executable}: {', '.join(known.absent)}; {how}"
     found = known.versions.get("optimum-neuron", "")
     if found and found not in packages.KNOWN:
         yield (
@@ -146,4 +147,4 @@ def _space(known: Facts) -> Iterator[tuple[bool, str]]:
 
 def _device(known: Facts) -> Iterator[tuple[bool, str]]:
     if not known.device:
-        yield False, "no Neuron device here: it is compiled, and cannot run or be validated"
+        yield False, "no Neuron device here: what is compiled cannot run or be validated"

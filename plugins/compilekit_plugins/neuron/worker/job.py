@@ -60,7 +60,7 @@ class Job:
                 self.note(text)
         if grave and not self.request.get("force"):
             lines = "".join(f"\n  {text}" for text in grave)
-            raise MachineFault(f"this machine will not do:{lines}\nforce goes on all the same")
+            raise MachineFault(f"this machine will not do:{lines}\n`--force` goes on all the same")
 
     def _check_trace(self) -> None:
         from .trace import check
