@@ -49,6 +49,7 @@ def bisect(
     """
     host = host or load_host()
     checked = plan(recipe, host=host)
+    host.prepare(checked.steps, "apply")
     from compilekit.bisection.search import Bisect
 
     source = make
@@ -96,6 +97,7 @@ def explain(
         )
     host = host or load_host()
     checked = plan(recipe, host=host)
+    host.prepare(checked.steps, "apply")
     from compilekit.explanation.leave_out import explain as run
 
     def prepare() -> tuple[Model, dict[str, Any], Progress]:
