@@ -232,6 +232,9 @@ class Run:
             raise
         except (Exception, SystemExit) as error:
             what = f"{type(error).__name__}: {error}"
+            if self._running is not None:
+                key = self._running.key
+                raise StepError(f"{key}: in its warm-up the sample does not run: {what}") from error
             if self.report.steps:
                 raise StepError(f"after the steps the sample no longer runs: {what}") from error
             raise ModelError(f"the sample does not run on the model as loaded: {what}") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
 from compilekit_plugins.gaudi import machine
 from compilekit_plugins.gaudi.native import Native
+from compilekit_plugins.gaudi.worker import driver
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -26,5 +27,51 @@ def native(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepResu
         skipped={name: f"runs as it is: {why}" for name, why in running.left().items()},
         details={"environment": machine.kept()},
         late_details=running.report,
-        not_savable={},
     )
+
+
+def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepResult:
+    """optimum-habana's own pipeline, with the components of the one that was passed in."""
+    from compilekit_plugins.gaudi.worker import optimum as vendor
+
+    key = context.step.key
+    if not model.is_pipeline:
+        raise ck.StepError(f"{key}: optimum-habana has pipelines, and nothing for a plain module")
+    kind = type(model.subject).__name__
+    said = options.model_dump(mode="json")
+    patched = _forwards()
+    model.subject = machine.told(lambda: vendor.gaudi_pipeline(model.subject, kind, said), key)
+    calls = context.calls
+    for number, call in enumerate(calls, 1):
+        context.progress(f"warming up {number} of {len(calls)}")
+        context.run(call)
+    known = driver.compilations()
+
+    def late() -> dict[str, object]:
+        now = driver.compilations()
+        again = None if now is None or known is None else now - known
+        return {**vendor.report(model.subject), "compiled_after_warm_up": again}
+
+    names = {name: [type(module).__name__] for name, module in model.modules.items()}
+    changed = [name for name, before in patched.items() if _forwards()[name] is not before]
+    return ck.StepResult(
+        matched=names,
+        changed=names,
+        details={
+            "class": type(model.subject).__name__,
+            "scheduler": type(model.subject.scheduler).__name__,
+            "environment": machine.kept(),
+            # For good, and for every pipeline of this process.
+            "replaced_in_diffusers": [f"{name}.forward" for name in changed],
+        },
+        late_details=late,
+        not_savable=dict.fromkeys(names, "made a pipeline of optimum-habana out of it"),
+    )
+
+
+def _forwards() -> dict[str, Any]:
+    """The functions of diffusers that optimum-habana replaces for the whole process."""
+    import diffusers
+
+    owners = (diffusers.UNet2DConditionModel, diffusers.UNet2DModel)
+    return {owner.__name__: owner.forward for owner in owners}

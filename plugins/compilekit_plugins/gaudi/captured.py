@@ -20,7 +20,15 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 import compilekit as ck
 from compilekit.model import EntryPoint
 from compilekit_plugins.gaudi.guard import Guard
-from compilekit_plugins.gaudi.keys import Key, Padding, UnkeyedError, key_of, padding, pieces
+from compilekit_plugins.gaudi.keys import (
+    Key,
+    Padding,
+    UnkeyedError,
+    difference,
+    key_of,
+    padding,
+    pieces,
+)
 from compilekit_plugins.gaudi.options import Gaudi
 from compilekit_plugins.gaudi.probe import Probe
 from compilekit_plugins.gaudi.weights import Watch
@@ -90,6 +98,7 @@ class Captured:
         named: bool,
     ) -> None:
         self._name = entry.name
+        self._title = f"{guard.key}: {entry.name}"
         self._python = entry.function
         self._options = options
         self._make = make
@@ -165,7 +174,8 @@ class Captured:
             else "say `outside: round` or `outside: capture`"
         )
         raise ck.UncoveredCallError(
-            f"{self._name}: called with {key}, which was not warmed up; covered are {covered}. "
+            f"{self._title}: called with {key}{difference(key, self._covered)}, which was "
+            f"not warmed up; covered are {covered}. "
             f"Name its size in `shapes:`; {how}"
         )
 
@@ -188,12 +198,12 @@ class Captured:
         self._covered.add(key)
         if why:
             if self._named:
-                raise ck.StepError(f"{self._name} cannot be captured: {why}")
+                raise ck.StepError(f"{self._title} cannot be captured: {why}")
             self._left[key] = why
             self.counts.eager[why] += 1
             return result
         self._make_room()
-        self._ready[key] = self._make(self._python, leaves, structure, self._name)
+        self._ready[key] = self._make(self._python, leaves, structure, self._title)
         self.counts.captures += 1
         if self._guard.is_sealed:
             self._guard.seal()  # this one was asked for
@@ -204,7 +214,7 @@ class Captured:
             return
         if not self._guard.is_sealed:
             raise ck.StepError(
-                f"{self._name}: the warm-up needs more than max_graphs={self._options.max_graphs} "
+                f"{self._title}: the warm-up needs more than max_graphs={self._options.max_graphs} "
                 "graphs: raise it, or name fewer `shapes:`"
             )
         self._ready.popitem(last=False)

@@ -13,7 +13,7 @@ class Guard:
     """Compares the driver's count of compilations with what it was after the warm-up."""
 
     def __init__(self, key: str, policy: Literal["error", "warn", "allow"]) -> None:
-        self._key = key
+        self.key = key
         self._policy = policy
         self._known: int | None = None
         self.again = 0
@@ -36,7 +36,7 @@ class Guard:
         self.again += count
         self._known = now
         message = (
-            f"{self._key}: {count} graph{'s' * (count != 1)} compiled after the warm-up, in a call "
+            f"{self.key}: {count} graph{'s' * (count != 1)} compiled after the warm-up, in a call "
             f"of {where}: name its size in `shapes:`, or say `recompiles: warn`"
         )
         if self._policy == "error":

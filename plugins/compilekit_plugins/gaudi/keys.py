@@ -36,10 +36,27 @@ class Key:
     leaves: tuple[Tensor | Value, ...]
     modes: tuple[Any, ...]
 
+    @property
+    def constants(self) -> str:
+        """What is no tensor, in words."""
+        return ", ".join(repr(leaf.value) for leaf in self.leaves if isinstance(leaf, Value))
+
     def __str__(self) -> str:
         tensors = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
         shown = (f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in tensors)
         return ", ".join(shown) or "no tensors"
+
+
+def difference(key: Key, known: Iterable[Key]) -> str:
+    """How a call differs from those that are known, where its tensors do not; else nothing."""
+    alike = [other for other in known if str(other) == str(key)]
+    if not alike:
+        return ""
+    if alike[0].modes != key.modes:
+        return " in another mode of autocast"
+    if alike[0].structure != key.structure:
+        return " with other arguments"
+    return f" with the constants {key.constants}, and not {alike[0].constants}"
 
 
 class UnkeyedError(Exception):

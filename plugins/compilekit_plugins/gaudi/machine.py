@@ -36,6 +36,11 @@ def python_of(named: str) -> str:
     return named or os.environ.get(PYTHON, "") or sys.executable
 
 
+def here() -> str:
+    """This interpreter."""
+    return sys.executable
+
+
 def told(function: Callable[[], T], key: str = "") -> T:
     """Call something of the worker's; its faults become compilekit's errors."""
     at = f"{key}: " if key else ""

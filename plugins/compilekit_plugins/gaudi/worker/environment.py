@@ -50,8 +50,10 @@ def set_up(variables: Mapping[str, str]) -> dict[str, str | None]:
             "(diffusers' own to('hpu') sets it): unset it, and start anew"
         )
     if is_imported():
-        # Where recipes go may be another folder; that there is one is what counts.
-        other = {n: v for n, v in other.items() if n not in (CACHE, METRICS) or n not in os.environ}
+        # Without counters less is known; and where recipes go may be any folder, if there is one.
+        other.pop(METRICS, None)
+        if CACHE in os.environ:
+            other.pop(CACHE, None)
         if other:
             said = "; ".join(
                 f"{name} must be {value}, and is {os.environ.get(name, 'not set')}"

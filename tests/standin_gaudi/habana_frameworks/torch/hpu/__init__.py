@@ -73,6 +73,17 @@ class Stream:
         pass
 
 
+class Event:
+    def __init__(self, *_args, **_kwargs):
+        pass
+
+    def record(self, _stream=None):
+        pass
+
+    def synchronize(self):
+        pass
+
+
 def current_stream(_device=None):
     return Stream()
 
