@@ -44,11 +44,11 @@ class Running:
 
 def _loaded(folder: Path, dtypes: Mapping[str, str]) -> Any:
     import diffusers
-    from diffusers.utils import deprecation_utils, logging
+    from diffusers.utils import deprecation_utils
 
-    logging.disable_progress_bar()
     # diffusers renamed the keyword, and warns about the old name.
     keyword = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
     kinds = {name: getattr(torch, kind) for name, kind in dtypes.items()}
-    subject = diffusers.DiffusionPipeline.from_pretrained(folder, **{keyword: kinds})
+    with recipes.no_bars():
+        subject = diffusers.DiffusionPipeline.from_pretrained(folder, **{keyword: kinds})
     return subject.to("hpu", hpu_migration=False)

@@ -131,14 +131,13 @@ class Running:
     ) -> None:
         import diffusers
         import torch
-        from diffusers.utils import logging
 
         refuse_unknown(kind)
-        logging.disable_progress_bar()
         self._folder = folder
         found = {name: getattr(torch, text) for name, text in dtypes.items()}
         try:
-            stock = getattr(diffusers, kind).from_pretrained(folder / MODEL, torch_dtype=found)
+            with recipes.no_bars():
+                stock = getattr(diffusers, kind).from_pretrained(folder / MODEL, torch_dtype=found)
         except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ModelFault(f"the model cannot be loaded by diffusers here: {first}") from error

@@ -57,6 +57,10 @@ def is_initialized():
     return True
 
 
+def is_autocast_hpu_enabled():
+    return torch.is_autocast_enabled("hpu")
+
+
 def is_bf16_supported():
     return True
 
