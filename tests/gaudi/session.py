@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np  # noqa: F401 - for the tests' code
 import torch
 
 import compilekit as ck

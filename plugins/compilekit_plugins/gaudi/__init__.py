@@ -17,15 +17,18 @@ from compilekit_plugins.gaudi.worker import config
 
 if TYPE_CHECKING:
     from compilekit.model import Model
-    from compilekit.steps import Device
+    from compilekit.steps import Change, Device
 
 
 def _effects(options: Gaudi, device: Device) -> ck.Effects:
     del device
     # Bundles hold a folder that stock diffusers reads, and so do optimum's pipelines.
-    # What optimum-habana captures cannot be seen on the components.
+    # What optimum-habana captures cannot be seen on the components; of some it replaces attention.
+    changes: tuple[Change, ...] = ("compiled",)
+    if options.engine == "optimum":
+        changes = ("runtime", "structure")
     return ck.effects(
-        "compiled" if options.engine == "native" else "runtime",
+        *changes,
         needs=["stock_state_dict"],
         gives=["compiled"],
         conflicts=["compiled", "offloaded"],

@@ -39,7 +39,7 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
         raise ck.StepError(f"{key}: optimum-habana has pipelines, and nothing for a plain module")
     kind = type(model.subject).__name__
     said = options.model_dump(mode="json")
-    patched = _forwards()
+    patched, processors = _forwards(), _processors(model)
     model.subject = machine.told(lambda: vendor.gaudi_pipeline(model.subject, kind, said), key)
     calls = context.calls
     for number, call in enumerate(calls, 1):
@@ -53,10 +53,15 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
         return {**vendor.report(model.subject), "compiled_after_warm_up": again}
 
     names = {name: [type(module).__name__] for name, module in model.modules.items()}
+    now = _processors(model)
+    replaced: dict[str, list[str]] = {}
+    for path, processor in now.items():
+        if processors.get(path) is not processor:
+            replaced.setdefault(path.partition(".")[0], []).append(path)
     changed = [name for name, before in patched.items() if _forwards()[name] is not before]
     return ck.StepResult(
         matched=names,
-        changed=names,
+        changed=replaced,
         details={
             "class": type(model.subject).__name__,
             "scheduler": type(model.subject.scheduler).__name__,
@@ -67,6 +72,16 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
         late_details=late,
         not_savable=dict.fromkeys(names, "made a pipeline of optimum-habana out of it"),
     )
+
+
+def _processors(model: Model) -> dict[str, Any]:
+    """The attention processors of the components: FLUX and others get optimum-habana's own."""
+    return {
+        f"{name}.{path}": module.processor
+        for name, owner in model.modules.items()
+        for path, module in owner.named_modules()
+        if hasattr(module, "processor")
+    }
 
 
 def _forwards() -> dict[str, Any]:
