@@ -142,6 +142,27 @@ def test_what_optimum_habana_has_not_is_told(first):
     assert "SaveError" in first["save"]
 
 
+@pytest.mark.parametrize("fault", ["no-replay", "no-copy", "no-shape"])
+def test_a_stand_in_that_is_wrong_draws_other_pictures(tmp_path_factory, fault):
+    answer = session(tmp_path_factory.mktemp(fault), MUTATED, {"GAUDI_STANDIN_FAULT": fault})
+    differences, other_size = answer
+    if fault == "no-shape":
+        assert "must match" in other_size
+    else:
+        assert max(differences) > 100 * CLOSE
+
+
+MUTATED = """
+    from diffusers import DDIMScheduler
+    def ddim():
+        pipeline = made("sd")
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        return pipeline
+    pipeline, row = apply(ddim(), {"engine": "optimum"})
+    answer = [[apart(draw(ddim()), draw(pipeline))], raised(draw, pipeline, height=96)]
+"""
+
+
 BUILD = """
     import shutil
     from diffusers import DDIMScheduler
