@@ -313,3 +313,12 @@ def test_a_driver_that_was_imported_with_the_right_settings_is_taken(there):
 def test_migration_that_is_on_is_refused(there):
     answer = there('answer = raised(apply, made("sd"))', {"PT_HPU_GPU_MIGRATION": "1"})
     assert "PT_HPU_GPU_MIGRATION is set, which turns calls for CUDA into others" in answer
+
+
+def test_bench_warms_up_each_batch_and_counts_pictures(there):
+    answer = there("""
+        pipeline = made("sd")
+        found = ck.bench(recipe(), pipeline, batches=(1, 4), runs=1, progress=False)
+        answer = [[[row.batch, row.images] for row in found.rows], counts(pipeline)["captures"]]
+    """)
+    assert answer == [[[1, 1], [4, 4]], 2]

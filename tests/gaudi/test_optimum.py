@@ -55,6 +55,11 @@ G1 = (
     other.scheduler = PNDMScheduler.from_config(other.scheduler.config)
     answer["scheduler"] = raised(apply, other, {**one, "scheduler": "GaudiDDIMScheduler"})
     answer["no such"] = raised(apply, made("sd"), {**one, "scheduler": "GaudiPNDMScheduler"})
+    found = ck.bench(recipe({"engine": "optimum", "batch_size": 2}), ddim(), batches=(1, 3),
+                     runs=1, progress=False)
+    answer["bench"] = [[row.batch, row.images] for row in found.rows]
+    answer["distilled"] = raised(apply, made("lcm"), {"engine": "optimum"})
+    answer["dropped"] = raised(draw, first, cross_attention_kwargs={"scale": 0.5})
     answer["save"] = raised(first.save_pretrained, "there")
 """
 )
@@ -132,6 +137,10 @@ def test_the_last_batch_is_padded_and_equal(first):
     assert first["another size"] == {"captures": 1, "replays": 1}
 
 
+def test_throughput_counts_pictures_and_not_what_pads_a_batch(first):
+    assert first["bench"] == [[1, 1], [3, 3]]
+
+
 def test_what_optimum_habana_has_not_is_told(first):
     assert (
         "GaudiDDIMScheduler draws other pictures than the pipeline's PNDMScheduler"
@@ -140,6 +149,12 @@ def test_what_optimum_habana_has_not_is_told(first):
     assert "put the step `scheduler: {name: DDIMScheduler}` before this one" in first["scheduler"]
     assert "optimum-habana has no GaudiPNDMScheduler; it has GaudiDDIMScheduler" in first["no such"]
     assert "SaveError" in first["save"]
+
+
+def test_what_its_graphs_would_drop_is_refused(first):
+    assert "the graphs of GaudiStableDiffusionPipeline drop `timestep_cond`" in first["distilled"]
+    assert first["distilled"].endswith("use `engine: native`")
+    assert first["dropped"].startswith("ValueError: cross_attention_kwargs: the graphs of")
 
 
 @pytest.mark.parametrize("fault", ["no-replay", "no-copy", "no-shape"])

@@ -46,7 +46,15 @@ def gaudi_pipeline(stock: Any, kind: str, options: Mapping[str, Any]) -> Any:
     """The Gaudi pipeline with a stock pipeline's components."""
     refuse_unknown(kind)
     found = _library()
-    owner = _with_batch(getattr(found, f"Gaudi{kind}"), options["batch_size"])
+    with_graphs = options["mode"] == "graphs"
+    plain = getattr(found, f"Gaudi{kind}")
+    dropped = _dropped(plain) if with_graphs else []
+    if "timestep_cond" in dropped and _is_distilled(stock):
+        raise Fault(
+            f"the graphs of {plain.__name__} drop `timestep_cond`, so the guidance of this "
+            "distilled UNet would be lost: use `engine: native`"
+        )
+    owner = _with_calls(plain, options["batch_size"], dropped)
     taken = inspect.signature(owner.__init__).parameters
     own = {name: value for name, value in stock.config.items() if name in taken}
     parts = {**own, **{n: part for n, part in stock.components.items() if n in taken}}
@@ -55,7 +63,7 @@ def gaudi_pipeline(stock: Any, kind: str, options: Mapping[str, Any]) -> Any:
     made = owner(
         **parts,
         use_habana=True,
-        use_hpu_graphs=options["mode"] == "graphs",
+        use_hpu_graphs=with_graphs,
         # Its op lists are declared by now: handed over again, they would be refused as too late.
         gaudi_config=_gaudi_config(options["gaudi_config"]),
         bf16_full_eval=dtypes == {"torch.bfloat16"},
@@ -96,17 +104,45 @@ def _scheduler(found: Any, scheduler: Any, wanted: str) -> Any:
     return getattr(found, name).from_config(scheduler.config) if name != kind else scheduler
 
 
-def _with_batch(owner: Any, batch_size: int) -> Any:
-    """The pipeline's class, with another default for `batch_size`."""
-    if batch_size == 1:
-        return owner
+CONDITIONS = {
+    "timestep_cond": (),
+    "cross_attention_kwargs": ("cross_attention_kwargs",),
+    "added_cond_kwargs": ("ip_adapter_image", "ip_adapter_image_embeds"),
+}
+"""What a UNet may be given beside latents and text, and the arguments of a call that bring it."""
+
+
+def _dropped(owner: Any) -> list[str]:
+    """What of that the graphs of a pipeline leave out: they hold a fixed list of arguments."""
+    captures = getattr(owner, "capture_replay", None)
+    if captures is None:
+        return []
+    taken = inspect.signature(captures).parameters
+    return [name for name in CONDITIONS if name not in taken]
+
+
+def _is_distilled(stock: Any) -> bool:
+    settings = getattr(getattr(stock, "unet", None), "config", {})
+    return settings.get("time_cond_proj_dim") is not None
+
+
+def _with_calls(owner: Any, batch_size: int, dropped: Sequence[str]) -> Any:
+    """The pipeline's class; its call has another `batch_size`, and refuses what would be lost."""
     plain = owner.__call__
-    if "batch_size" not in inspect.signature(plain).parameters:
+    takes_batch = "batch_size" in inspect.signature(plain).parameters
+    if batch_size != 1 and not takes_batch:
         raise Fault(f"batch_size: {owner.__name__} makes one batch of a call")
+    lost = {argument for name in dropped for argument in CONDITIONS[name]}
 
     @functools.wraps(plain)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("batch_size", batch_size)
+        for name in lost:
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name}: the graphs of {owner.__name__} drop it: use `engine: native`"
+                )
+        if takes_batch:
+            kwargs.setdefault("batch_size", batch_size)
         return plain(self, *args, **kwargs)
 
     return type(owner.__name__, (owner,), {"__call__": call, "__module__": owner.__module__})
