@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -68,7 +69,11 @@ def prepare(options: Gaudi, purpose: Purpose) -> None:
 
 
 def _prepare(options: Gaudi, purpose: Purpose) -> None:
-    grave = [text for is_grave, text in packages.findings(options.engine) if is_grave]
+    found = list(packages.findings(options.engine))
+    for is_grave, text in found:
+        if not is_grave:
+            warnings.warn(text, stacklevel=2)
+    grave = [text for is_grave, text in found if is_grave]
     if grave:
         raise MachineFault("; ".join(grave))
     size = options.cache_size if purpose == "load" else 0
