@@ -40,6 +40,8 @@ G1 = (
         answer[kind] = [apart(draw(made(kind)), draw(pipeline)), between(before), row["class"]]
 
     x, row = apply(ddim(), {"engine": "optimum", "batch_size": 4})
+    answer["strict"] = raised(draw, x, height=96)
+    x, row = apply(ddim(), {"engine": "optimum", "batch_size": 4, "recompiles": "allow"})
     three = {"prompt": ["a cat", "a dog", "a cow"]}
     before = counted()
     answer["padded"] = [apart(draw(ddim(), **three), draw(x, **three)), between(before)]
@@ -50,9 +52,9 @@ G1 = (
     draw(x, height=96)
     answer["another size"] = between(before)
 
-    from diffusers import PNDMScheduler
+    from diffusers import EulerDiscreteScheduler
     other = made("sd")
-    other.scheduler = PNDMScheduler.from_config(other.scheduler.config)
+    other.scheduler = EulerDiscreteScheduler.from_config(other.scheduler.config)
     answer["scheduler"] = raised(apply, other, {**one, "scheduler": "GaudiDDIMScheduler"})
     answer["no such"] = raised(apply, made("sd"), {**one, "scheduler": "GaudiPNDMScheduler"})
     found = ck.bench(recipe({"engine": "optimum", "batch_size": 2}), ddim(), batches=(1, 3),
@@ -135,6 +137,7 @@ def test_the_last_batch_is_padded_and_equal(first):
     assert counted["captures"] == 0
     assert first["again"] == {"captures": 0, "replays": 2}
     assert first["another size"] == {"captures": 1, "replays": 1}
+    assert "1 graph compiled after the warm-up, in a call of the pipeline" in first["strict"]
 
 
 def test_throughput_counts_pictures_and_not_what_pads_a_batch(first):
@@ -143,7 +146,7 @@ def test_throughput_counts_pictures_and_not_what_pads_a_batch(first):
 
 def test_what_optimum_habana_has_not_is_told(first):
     assert (
-        "GaudiDDIMScheduler draws other pictures than the pipeline's PNDMScheduler"
+        "GaudiDDIMScheduler draws other pictures than the pipeline's EulerDiscreteScheduler"
         in (first["scheduler"])
     )
     assert "put the step `scheduler: {name: DDIMScheduler}` before this one" in first["scheduler"]
@@ -173,7 +176,7 @@ MUTATED = """
         pipeline = made("sd")
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         return pipeline
-    pipeline, row = apply(ddim(), {"engine": "optimum"})
+    pipeline, row = apply(ddim(), {"engine": "optimum", "recompiles": "allow"})
     answer = [[apart(draw(ddim()), draw(pipeline))], raised(draw, pipeline, height=96)]
 """
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
 from compilekit_plugins.gaudi import machine
+from compilekit_plugins.gaudi.guard import watched
 from compilekit_plugins.gaudi.native import Native
-from compilekit_plugins.gaudi.worker import driver
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -45,12 +45,10 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
     for number, call in enumerate(calls, 1):
         context.progress(f"warming up {number} of {len(calls)}")
         context.run(call)
-    known = driver.compilations()
+    guard = watched(model.subject, key, options.recompiles)
 
     def late() -> dict[str, object]:
-        now = driver.compilations()
-        again = None if now is None or known is None else now - known
-        return {**vendor.report(model.subject), "compiled_after_warm_up": again}
+        return {**vendor.report(model.subject), "compiled_after_warm_up": guard.again}
 
     names = {name: [type(module).__name__] for name, module in model.modules.items()}
     now = _processors(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
 from compilekit_plugins.gaudi import machine
+from compilekit_plugins.gaudi.guard import watched
 from compilekit_plugins.gaudi.stage import request_of
 from compilekit_plugins.gaudi.worker import config, driver, environment, packages, recipes
 
@@ -91,6 +92,8 @@ def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
             f"{part.folder}: {after - before} of its graphs were compiled anew, though the stack "
             "is the one that built it: its recipes do not serve",
         )
+    if options.engine == "optimum":
+        watched(running.subject, key, options.recompiles)
     return running.subject
 
 

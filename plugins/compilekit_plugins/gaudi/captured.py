@@ -119,7 +119,10 @@ class Captured:
         if self._inside.now:
             return self._python(*args, **kwargs)
         with self._lock, self._inside.entered(), self._around():
-            return self._answer(args, kwargs)
+            self._guard.start()
+            result = self._answer(args, kwargs)
+            self._guard.check(self._name)
+            return result
 
     def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, structure = tree_flatten((args, kwargs))
@@ -159,7 +162,6 @@ class Captured:
         self._ready.move_to_end(key)
         result = self._ready[key](leaves)
         self.counts.replays += 1
-        self._guard.check(self._name)
         return result
 
     def _outside(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
@@ -205,8 +207,7 @@ class Captured:
         self._make_room()
         self._ready[key] = self._make(self._python, leaves, structure, self._title)
         self.counts.captures += 1
-        if self._guard.is_sealed:
-            self._guard.seal()  # this one was asked for
+        self._guard.start()  # this one was asked for
         return result
 
     def _make_room(self) -> None:

@@ -5,6 +5,7 @@ Used by the worker, where a bundle is loaded, and by `apply` in an interpreter t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -143,7 +144,8 @@ def _with_calls(owner: Any, batch_size: int, dropped: Sequence[str]) -> Any:
                 )
         if takes_batch:
             kwargs.setdefault("batch_size", batch_size)
-        return plain(self, *args, **kwargs)
+        with vars(self).get("_compilekit_around", contextlib.nullcontext)():
+            return plain(self, *args, **kwargs)
 
     return type(owner.__name__, (owner,), {"__call__": call, "__module__": owner.__module__})
 
