@@ -13,14 +13,18 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --durations=10
 NEURON := .venv-neuron
 NEURON_BIN := $(NEURON)/bin
 NEURON_READY := $(NEURON)/.ready
+GAUDI := .venv-gaudi
+GAUDI_BIN := $(GAUDI)/bin
+GAUDI_READY := $(GAUDI)/.ready
 
-.PHONY: help demo test test-all test-neuron test-older test-gpu lint format bench clean
+.PHONY: help demo test test-all test-neuron test-gaudi test-older test-gpu lint format bench clean
 
 help:
 	@echo "make demo         apply a five-step recipe to a small model, build a bundle, run it"
-	@echo "make test         lint, types, and the tests, those of the Neuron backend too (minutes)"
+	@echo "make test         lint, types, and the tests, those of the vendors' backends too (minutes)"
 	@echo "make test-all     the full matrices too (longer)"
 	@echo "make test-neuron  the Neuron backend alone, in an environment of its own"
+	@echo "make test-gaudi   the Gaudi backend's second engine, in an environment of its own"
 	@echo "make test-older   the core with the older versions of that environment"
 	@echo "make test-gpu     the tests that need a CUDA device"
 	@echo "make format       format the code"
@@ -42,6 +46,13 @@ $(NEURON_READY): pyproject.toml constraints-neuron.txt
 		hypothesis jsonschema pytest pytest-cov pytest-timeout pytest-xdist
 	touch $@
 
+$(GAUDI_READY): pyproject.toml constraints-gaudi.txt
+	$(PYTHON) -m venv $(GAUDI)
+	$(GAUDI_BIN)/python -m pip install --quiet -c constraints-gaudi.txt torch
+	$(GAUDI_BIN)/python -m pip install --quiet -c constraints-gaudi.txt optimum-habana==1.21.2 -e '.[signing]' \
+		hypothesis jsonschema pytest pytest-cov pytest-timeout pytest-xdist
+	touch $@
+
 demo: $(READY)
 	$(BIN)/python demo/run.py
 
@@ -50,19 +61,22 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint test-neuron
-	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu and not neuron"
+test: lint test-neuron test-gaudi
+	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu and not neuron and not gaudi"
 
 test-neuron: $(NEURON_READY)
 	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "neuron and not full" tests/neuron
+
+test-gaudi: $(GAUDI_READY)
+	$(GAUDI_BIN)/python -m pytest $(PARALLEL) -m gaudi tests/gaudi
 
 # The core with the versions that the vendor pins.
 test-older: $(NEURON_READY)
 	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu" tests/compilekit
 
-test-all: lint test-older
+test-all: lint test-gaudi test-older
 	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m neuron tests/neuron
-	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not neuron" --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not neuron and not gaudi" --cov --cov-report=term
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
@@ -79,4 +93,4 @@ bench: $(READY)
 	$(BIN)/python bench/cold_start.py
 
 clean:
-	rm -rf $(VENV) $(NEURON) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEURON) $(GAUDI) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache

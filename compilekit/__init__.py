@@ -2,6 +2,7 @@
 
 from compilekit.api import Applied, apply, build, bundle_of, load, replay
 from compilekit.batching.data import Batches, BatchTrial
+from compilekit.benching.data import Bench, BenchRow
 from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
@@ -34,7 +35,7 @@ from compilekit.errors import (
 from compilekit.explanation.data import Explanation
 from compilekit.hookspecs import hookimpl
 from compilekit.host import Host, load_host
-from compilekit.inquiry import bisect, explain, largest_batch, preflight
+from compilekit.inquiry import bench, bisect, explain, largest_batch, preflight
 from compilekit.plan import Plan, plan
 from compilekit.pushing import push
 from compilekit.recipe import Recipe
@@ -62,6 +63,8 @@ __all__ = [
     "Applied",
     "BatchTrial",
     "Batches",
+    "Bench",
+    "BenchRow",
     "Blame",
     "Built",
     "BundleError",
@@ -107,6 +110,7 @@ __all__ = [
     "WholeContext",
     "WorkerError",
     "apply",
+    "bench",
     "bisect",
     "build",
     "bundle_of",

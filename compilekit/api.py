@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
-from compilekit.errors import UsageError
+from compilekit.bundle.planned import planned
+from compilekit.errors import MachineError, UsageError
 from compilekit.host import Host, load_host
 from compilekit.loading import prepared
 from compilekit.plan import plan
@@ -17,6 +18,7 @@ from compilekit.progress import Progress
 from compilekit.recipe import Recipe
 from compilekit.report import Report
 from compilekit.signing import Trust, check_trust
+from compilekit.whole import missing
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +77,7 @@ def apply(
     # Everything that can be checked without torch is checked before it is loaded.
     host = host or load_host()
     checked = plan(recipe, host=host)
+    host.prepare(checked.steps, "apply")
     from compilekit.engine import Run
     from compilekit.repro import reproducible
 
@@ -121,6 +124,7 @@ def build(
     """
     host = host or load_host()
     checked = plan(recipe, host=host, for_="build")
+    host.prepare(checked.steps, "build")
     from compilekit.building.run import Job
     from compilekit.building.run import build as run
     from compilekit.cache import settings
@@ -178,6 +182,10 @@ def load(
     shown = Progress(enabled=progress)
     host = host or load_host()
     if manifest.whole is not None:
+        reason = missing(host, manifest.steps[manifest.whole.step].name)
+        if reason:
+            raise MachineError(f"{folder} cannot be loaded here: {reason}")
+        host.prepare([planned(host, manifest, manifest.whole.step)], "load")
         from compilekit.bundle.whole import load_whole
 
         if on_mismatch == "eager" or on_uncovered == "eager":

@@ -36,6 +36,7 @@ from compilekit.reference import Outputs
 from compilekit.report import EndToEnd, Report, StepReport
 from compilekit.sample import images_of
 from compilekit.saving import guard_saving
+from compilekit.sizes import BATCH, check_shapes, one_step, resized_inputs, sized
 from compilekit.steps import ALL_COMPONENTS, Device, PlannedStep, Purpose, StepResult
 
 
@@ -66,6 +67,15 @@ class Context:
     def replay(self, component: str, *, exact: bool = False) -> int:
         """Run the recorded calls of a component or entry point, in the order of the sample."""
         return self._run.replay(component, exact=exact)
+
+    @property
+    def calls(self) -> tuple[Mapping[str, Any], ...]:
+        """The sample in one step, in every size that the recipe names."""
+        return self._run.calls()
+
+    def run(self, call: Mapping[str, Any]) -> None:
+        """Run the sample with the arguments of one of the calls."""
+        self._run.run_call(call)
 
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""
@@ -222,9 +232,27 @@ class Run:
             raise
         except (Exception, SystemExit) as error:
             what = f"{type(error).__name__}: {error}"
+            if self._running is not None:
+                key = self._running.key
+                raise StepError(f"{key}: in its warm-up the sample does not run: {what}") from error
             if self.report.steps:
                 raise StepError(f"after the steps the sample no longer runs: {what}") from error
             raise ModelError(f"the sample does not run on the model as loaded: {what}") from error
+
+    def calls(self) -> tuple[dict[str, Any], ...]:
+        """The sample in one step, in every size; of a plain module there are only batches."""
+        check_shapes(self.plan, self.model)
+        shapes = ({}, *self.plan.recipe.shapes)
+        if not self.model.is_pipeline:
+            return tuple(dict(changes) for changes in shapes)
+        return tuple(one_step(sized(self.sample, changes)) for changes in shapes)
+
+    def run_call(self, call: Mapping[str, Any]) -> Any:
+        """Run one of those calls."""
+        if self.model.is_pipeline or BATCH not in call:
+            return self.run_sample(call)
+        with resized_inputs(self.model, int(call[BATCH])):
+            return self.run_sample({})
 
     def _timed_sample(self) -> tuple[Any, float]:
         synchronize()

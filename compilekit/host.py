@@ -17,6 +17,7 @@ from compilekit.answers import bad_description, bad_part, bad_result, is_names, 
 from compilekit.discovery import Plugin, file_plugin, installed_plugins, refuse_duplicates
 from compilekit.errors import (
     CompilekitError,
+    MachineError,
     PluginContractError,
     PluginError,
     PluginLoadError,
@@ -158,6 +159,20 @@ class Host:
             raised = f"{what} raised {type(error).__name__}: {error}"
             message = f"plugin {self._plugins[name]}: {raised}"
             raise PluginContractError(message) from error
+
+    def prepare(self, steps: Iterable[PlannedStep], purpose: Purpose) -> None:
+        """Let the steps prepare this process, before torch looks for the device."""
+        for step in steps:
+            if step.description.prepare is None:
+                continue
+            try:
+                step.description.prepare(step.options, purpose)
+            except MachineError as error:
+                raise MachineError(f"{step.key}: {error}") from error
+            except (Exception, SystemExit) as error:
+                raised = f"prepare raised {type(error).__name__}: {error}"
+                who = self._plugins[step.name]
+                raise StepError(f"{step.key}: plugin {who}: {raised}") from error
 
     def optimize_model(self, step: PlannedStep, model: Model, context: StepContext) -> StepResult:
         """Call the step's plugin, under the wrappers of all others, and check its answer."""

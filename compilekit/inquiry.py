@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compilekit.batching.data import Batches, BatchTrial
+from compilekit.benching.data import Bench
 from compilekit.bisection.blame import Blame
 from compilekit.errors import UsageError
 from compilekit.explanation.data import Explanation
@@ -49,6 +50,7 @@ def bisect(
     """
     host = host or load_host()
     checked = plan(recipe, host=host)
+    host.prepare(checked.steps, "apply")
     from compilekit.bisection.search import Bisect
 
     source = make
@@ -96,6 +98,7 @@ def explain(
         )
     host = host or load_host()
     checked = plan(recipe, host=host)
+    host.prepare(checked.steps, "apply")
     from compilekit.explanation.leave_out import explain as run
 
     def prepare() -> tuple[Model, dict[str, Any], Progress]:
@@ -151,6 +154,39 @@ def largest_batch(
         progress=Progress(enabled=progress),
     )
     return search.run(memory)
+
+
+def bench(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    batches: Sequence[int] = (1,),
+    runs: int = 5,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Bench:
+    """Apply a recipe, and measure its result: the latency of one, the throughput of a batch.
+
+    recipe, pipeline, inputs, host, progress: as for `apply`; budgets are looked at first.
+    batches: how many prompts (of a plain module, rows of inputs) to run the sample with. Steps that
+        warm up for the recipe's `shapes:` do so for these too.
+    runs: how many runs of each are timed, after one that is told apart.
+
+    >>> import compilekit as ck
+    >>> ck.bench("sd15-cpu", batches=[0])
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: batches and runs must be 1 at the least
+    """
+    if not batches or min(*batches, runs) < 1:
+        raise UsageError("batches and runs must be 1 at the least")
+    host = host or load_host()
+    checked = plan(recipe, host=host)
+    host.prepare(checked.steps, "apply")
+    from compilekit.benching.run import bench as run
+
+    model, sample, shown = prepared(checked, pipeline, inputs, progress=progress)
+    return run(checked, model, host, sample, shown, batches, runs)
 
 
 def preflight(

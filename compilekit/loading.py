@@ -145,7 +145,13 @@ def to_device(model: Model, device: Device) -> None:
     if hooked or placed == {device}:
         return
     with torch.no_grad():
-        model.subject.to(device)
+        model.subject.to(device, **_quirks(model, device))
+
+
+def _quirks(model: Model, device: Device) -> dict[str, Any]:
+    """What a pipeline must be told when it is moved."""
+    # diffusers would set variables for the whole process, and run code for CUDA on the HPU.
+    return {"hpu_migration": False} if device == "hpu" and model.is_pipeline else {}
 
 
 def load_subject(plan: Plan, source: str | None = None) -> Any:

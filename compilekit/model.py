@@ -321,9 +321,13 @@ def cuda_devices() -> list[int]:
 
 
 def synchronize() -> None:
-    """Wait for the GPU, so that a clock read next tells the truth."""
+    """Wait for the GPU or HPU, so that a clock read next tells the truth."""
     if cuda_in_use():
         torch.cuda.synchronize()
+    # It is there once Intel's driver package is imported, and works behind our back as well.
+    hpu = getattr(torch, "hpu", None)
+    if hpu is not None and hpu.is_available():
+        hpu.synchronize()
 
 
 def cuda_in_use() -> bool:

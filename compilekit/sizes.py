@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,16 @@ def sized(sample: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             result[name] = [value] * int(batch)
         elif isinstance(value, list) and value:
             result[name] = [value[i % len(value)] for i in range(int(batch))]
+    return result
+
+
+def one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same call in as few steps as can be."""
+    result = dict(arguments)
+    # With a strength of a half, one step of two is taken.
+    strength = result.get("strength", 1)
+    fits = isinstance(strength, int | float) and 0 < strength <= 1
+    result["num_inference_steps"] = math.ceil(1 / strength) if fits else 1
     return result
 
 

@@ -38,14 +38,8 @@ SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "note")
 
 Change = Literal["results", "weights", "structure", "layout", "dtype", "runtime", "compiled"]
 CHANGES: tuple[Change, ...] = (
-    "results",
-    "weights",
-    "structure",
-    "layout",
-    "dtype",
-    "runtime",
-    "compiled",
-)
+    "results", "weights", "structure", "layout", "dtype", "runtime", "compiled",
+)  # fmt: skip
 
 FRESH = frozenset({"plain_linear_weights", "stock_state_dict"})
 """The properties that every component has before the first step."""
@@ -122,6 +116,9 @@ class StepDescription:
     reads: the files, folders and hub ids that the step reads with these options, so that a bundle
         in the build cache is not used again when one of them is another by now.
     whole: for a step that exports the whole pipeline at once, in place of entry points: how.
+    prepare: called with the options and the purpose once the plan stands, before compilekit loads
+        torch and looks for the device. What a vendor's driver reads only while it is imported is
+        set here, and the driver imported. It raises `MachineError` where that cannot be done.
 
     >>> import compilekit as ck
     >>> step = ck.StepDescription(
@@ -145,6 +142,7 @@ class StepDescription:
     judge: Callable[[str, str, str], Severity | None] | None = None
     reads: Callable[[Any], Iterable[str]] | None = None
     whole: Whole | None = None
+    prepare: Callable[[Any, Purpose], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +161,7 @@ class Whole:
     inspect: lines about a folder that it compiled, without a bundle around it; none if it did not.
     doctor: what this machine has and lacks: rows of what, state ("ok" or "absent"), what was
         found, and advice.
+    shapes: whether it makes use of the recipe's `shapes:`, which are refused otherwise.
 
     >>> import compilekit as ck
     >>> ck.Whole(fingerprint=lambda: {"compiler": "2.1"}, missing=lambda: "").preflight
@@ -175,6 +174,7 @@ class Whole:
     preflight: tuple[str, ...] = ()
     inspect: Callable[[Path], Iterable[str]] | None = None
     doctor: Callable[[], Iterable[tuple[str, str, str, str]]] | None = None
+    shapes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -266,6 +266,13 @@ class StepContext(Protocol):
         Those of a component's other entry points run too, unless `exact` is true.
         """
 
+    @property
+    def calls(self) -> tuple[Mapping[str, Any], ...]:
+        """Arguments to warm up with: the sample in one step, and again in each of `shapes:`."""
+
+    def run(self, call: Mapping[str, Any]) -> None:
+        """Run the sample with the arguments of one of the calls."""
+
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""
 
@@ -353,6 +360,9 @@ class WholeContext(StepContext, Protocol):
     @property
     def scratch(self) -> Path:
         """An empty folder for what is needed while it works; it is removed afterwards."""
+
+    def run(self, call: Mapping[str, Any]) -> Any:
+        """Run the sample on the CPU with the arguments of a call; gives what comes out."""
 
     def note(self, message: str) -> None:
         """Show a line that stays, and keep it in the report."""

@@ -31,7 +31,8 @@ def misplaced(
         return
     if whole.components != (ALL_COMPONENTS,):
         yield whole, "it exports the whole pipeline: leave `components` out"
-    if has_shapes:
+    uses_shapes = whole.description.whole is not None and whole.description.whole.shapes
+    if has_shapes and not uses_shapes:
         yield whole, "the sizes that it compiles for are options of its own: leave `shapes:` out"
     for step in steps[steps.index(whole) + 1 :]:
         yield step, f"{whole.key} exports the whole pipeline, so nothing can come after it"

@@ -30,6 +30,7 @@ def prepared(request: Request) -> tuple[Plan, Host, Model, dict[str, Any]]:
     """The plan, the model on its device, and the sample."""
     host = load_host(request.plugins)
     checked = plan(request.recipe, host=host)
+    host.prepare(checked.steps, "apply")
     check_machine(checked)
     hold(checked.device, request.limit, request.share)
     sample = sample_arguments(checked.recipe)

@@ -6,7 +6,6 @@ They are captured beneath offload hooks and casts, which is where compiled code 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from compilekit.bundle.calls import Binder, key_of, leaves, parameters_of, with_leaves
 from compilekit.errors import CompilekitError, ModelError
 from compilekit.model import EntryPoint, Model
-from compilekit.sizes import BATCH, sized
+from compilekit.sizes import BATCH, one_step, sized
 
 GUIDANCE = "guidance_scale"
 NO_GUIDANCE, SOME_GUIDANCE = 1.0, 5.0
@@ -55,16 +54,6 @@ def _guidances(
         return
     guided = float(sample.get(GUIDANCE, SOME_GUIDANCE)) > NO_GUIDANCE
     yield {**changes, GUIDANCE: NO_GUIDANCE if guided else SOME_GUIDANCE}
-
-
-def one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The same call in as few steps as can be."""
-    result = dict(arguments)
-    # With a strength of a half, one step of two is taken.
-    strength = result.get("strength", 1)
-    fits = isinstance(strength, int | float) and 0 < strength <= 1
-    result["num_inference_steps"] = math.ceil(1 / strength) if fits else 1
-    return result
 
 
 def capture(

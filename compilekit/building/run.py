@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compilekit.building.capture import one_step, settings
+from compilekit.building.capture import settings
 from compilekit.building.export import Compiled, Exporter
 from compilekit.building.keys import NoKeyError, bundle_key
 from compilekit.building.reuse import Reuse
@@ -35,7 +35,7 @@ from compilekit.plan import Plan
 from compilekit.progress import Progress
 from compilekit.report import Report
 from compilekit.sample import images_of
-from compilekit.sizes import BATCH, check_shapes, resized_inputs
+from compilekit.sizes import BATCH, check_shapes, one_step, resized_inputs
 from compilekit.staging import staged
 from compilekit.steps import PlannedStep, StepResult
 

@@ -64,6 +64,15 @@ class WholeContext:
         del component, exact
         return 0
 
+    @property
+    def calls(self) -> tuple[Mapping[str, Any], ...]:
+        """The sample in one step, in every size that the recipe names."""
+        return self._run.calls() if self._run.plan.recipe.sample_arguments else ()
+
+    def run(self, call: Mapping[str, Any]) -> Any:
+        """Run the sample on the CPU with these arguments; gives what comes out."""
+        return self._run.run_call(call)
+
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""
         self._run.progress.say(self._run.title(self.step), message)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from compilekit import environment
@@ -23,6 +22,7 @@ from compilekit.bundle.fingerprint import Difference, differences
 from compilekit.bundle.loaded import Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.placeholder import Placeholder
+from compilekit.bundle.planned import planned
 from compilekit.bundle.seal import UNSEEN_OF_PIPELINES, PipelineMoves, Seal, close
 from compilekit.bundle.skeleton import Shell, bare, fill, tensors_of
 from compilekit.errors import (
@@ -77,6 +77,16 @@ class LoadContext:
             f"{self.step.key} replays calls of {component}, and a loaded bundle has none: what "
             "it finds out must be in `remembered`"
         )
+
+    @property
+    def calls(self) -> tuple[Mapping[str, Any], ...]:
+        """The recipe's sample is not looked at any more."""
+        return ()
+
+    def run(self, call: Mapping[str, Any]) -> NoReturn:
+        """There is no sample here."""
+        del call
+        raise BundleError(f"{self.step.key} runs the sample, and a loaded bundle has none to run")
 
     def progress(self, message: str) -> None:
         """Nothing is shown."""
@@ -312,25 +322,6 @@ class _Loader:
         where = f"{self.folder / part.folder}"
         with _named(where):
             return self.host.load_compiled(step.name, own.key, stored, context)
-
-
-def planned(host: Host, manifest: Manifest, index: int) -> PlannedStep:
-    """A step of a manifest, as the plugins that are here describe it."""
-    step = manifest.steps[index]
-    try:
-        description = host.describe(step.name)
-        options = description.options.model_validate(step.options)
-    except (CompilekitError, ValidationError) as error:
-        raise BundleError(f"steps[{index}].{step.name}: {error}") from error
-    return PlannedStep(
-        index=index,
-        name=step.name,
-        components=step.components,
-        options=options,
-        effects=host.effects(step.name, options, manifest.device),
-        description=description,
-        budget=description.budget,
-    )
 
 
 def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:

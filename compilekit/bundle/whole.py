@@ -15,9 +15,10 @@ from compilekit import environment, whole
 from compilekit.bundle import constants
 from compilekit.bundle.files import Check, checking
 from compilekit.bundle.fingerprint import differences
-from compilekit.bundle.load import LoadContext, attach, planned
+from compilekit.bundle.load import LoadContext, attach
 from compilekit.bundle.loaded import Loaded
 from compilekit.bundle.manifest import REPLAY, Manifest
+from compilekit.bundle.planned import planned
 from compilekit.errors import BundleError, CompilekitError, MachineError, MismatchError, ModelError
 from compilekit.host import Host
 from compilekit.progress import Progress
@@ -34,9 +35,6 @@ def load_whole(
     assert manifest.whole is not None  # noqa: S101 - who calls looked
     row = manifest.steps[manifest.whole.step]
     step = planned(host, manifest, manifest.whole.step)
-    reason = whole.missing(host, row.name)
-    if reason:
-        raise MachineError(f"{folder} cannot be loaded here: {reason}")
     with progress.stage(f"loading {folder}"), checking(folder, manifest, check) as finish:
         here = {**environment.fingerprint("cpu"), **whole.fingerprint(host, row.name)}
         found = differences(manifest, here, host)

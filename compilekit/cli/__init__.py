@@ -17,6 +17,7 @@ import typer
 from compilekit.cli import (
     apply,
     batch,
+    bench,
     bisect,
     build,
     cache,
@@ -88,6 +89,7 @@ COMMANDS = (
     push,
     explain,
     batch,
+    bench,
     bisect,
     replay,
     preflight,

@@ -31,6 +31,7 @@ def optimize_model():
 BUILT_IN = [
     "attention",
     "channels_last",
+    "gaudi",
     "lora",
     "memory",
     "neuron",

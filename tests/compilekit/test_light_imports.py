@@ -30,7 +30,7 @@ LAYERS = [
     {"bundle"},
     {"signing", "cache", "bisection", "pushing"},
     {"building"},
-    {"repro", "explanation", "batching"},
+    {"repro", "explanation", "batching", "benching"},
     {"api", "inquiry"},
     {"cli", "testing"},
 ]

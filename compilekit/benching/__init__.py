@@ -1,0 +1,1 @@
+"""Latency and throughput of a recipe's result: medians of several runs, warm-up told apart."""

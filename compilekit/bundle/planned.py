@@ -1,0 +1,29 @@
+"""The steps of a manifest, as the plugins that are here describe them. Light: no torch."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from compilekit.bundle.manifest import Manifest
+from compilekit.errors import BundleError, CompilekitError
+from compilekit.host import Host
+from compilekit.steps import PlannedStep
+
+
+def planned(host: Host, manifest: Manifest, index: int) -> PlannedStep:
+    """A step of a manifest, as the plugins that are here describe it."""
+    step = manifest.steps[index]
+    try:
+        description = host.describe(step.name)
+        options = description.options.model_validate(step.options)
+    except (CompilekitError, ValidationError) as error:
+        raise BundleError(f"steps[{index}].{step.name}: {error}") from error
+    return PlannedStep(
+        index=index,
+        name=step.name,
+        components=step.components,
+        options=options,
+        effects=host.effects(step.name, options, manifest.device),
+        description=description,
+        budget=description.budget,
+    )

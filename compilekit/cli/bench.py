@@ -1,0 +1,58 @@
+"""`compilekit bench`: latency at batch 1, throughput at others."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Annotated
+
+import typer
+
+from compilekit.cli.shared import (
+    JsonOption,
+    ModelArgument,
+    PluginOption,
+    RecipeArgument,
+    StepsOption,
+    print_json,
+    quiet_libraries,
+    recipe_of,
+)
+
+
+def run(
+    recipe: RecipeArgument,
+    model: ModelArgument = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch", metavar="N", help="A batch to measure; may be repeated. Left out, 1."
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", help="Runs that are timed.")] = 5,
+    steps: StepsOption = None,
+    plugin: PluginOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Apply a recipe, then time its sample: the latency of one, the throughput of a batch.
+
+    The result is verified first: exit code 1 when a budget is broken, and nothing is timed.
+    """
+    quiet_libraries()
+    from compilekit.host import load_host
+    from compilekit.inquiry import bench
+
+    # What plugins and models print must not end up among the numbers.
+    with contextlib.redirect_stdout(sys.stderr):
+        found = bench(
+            recipe_of(recipe, steps),
+            model,
+            batches=tuple(batch or (1,)),
+            runs=runs,
+            host=load_host(plugin or []),
+        )
+    if json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(str(found))

@@ -1,0 +1,137 @@
+"""Building a bundle through the worker, and loading one: stamps compared, recipes, warm-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import compilekit as ck
+from compilekit_plugins.gaudi import machine
+from compilekit_plugins.gaudi.guard import watched
+from compilekit_plugins.gaudi.stage import request_of
+from compilekit_plugins.gaudi.worker import config, driver, environment, packages, recipes
+
+if TYPE_CHECKING:
+    from compilekit.model import Model
+    from compilekit_plugins.gaudi.options import Gaudi
+
+WORKER = Path(__file__).with_name("worker")
+
+NAMES = {
+    "synapse": "SynapseAI",
+    "hpu_driver": "the driver",
+    "hpu_plugin": packages.PLUGIN,
+    "hpu_torch": "torch",
+    "hpu": "the kind of device",
+}
+
+
+def build(model: Model, options: Gaudi, destination: Path, context: ck.WholeContext) -> ck.Part:
+    """Write the folder, and let the worker warm it up on the device."""
+    import numpy as np
+
+    reference = None
+    if not context.preflight and context.calls:
+        context.progress("drawing the sample with stock diffusers, on the CPU")
+        reference = getattr(context.run(context.sample), "images", None)
+    request = request_of(model, options, destination, context)
+    answer = ck.run_worker(
+        WORKER,
+        request,
+        python=machine.python_of(options.python) if options.engine == "optimum" else machine.here(),
+        folder=context.scratch,
+        key=context.step.key,
+        say=context.progress,
+        note=context.note,
+        time_limit=options.time_limit,
+    )
+    if context.preflight:
+        return ck.Part()
+    drawn = answer["drawn"]
+    return ck.Part(
+        details={
+            "engine": options.engine,
+            "class": request["class"],
+            "dtypes": request["dtypes"],
+            "stamps": answer["stamps"],
+            "versions": answer["versions"],
+            "recipes": answer["recipes"],
+            "graphs": answer["report"].get("graphs", {}),
+            "seconds_to_warm_up": answer["seconds_to_warm_up"],
+            "seconds_after": drawn.get("seconds", 0.0),
+            "standin": packages.is_standin(answer["stamps"]),
+        },
+        fingerprint=answer["stamps"],
+        reference=reference,
+        drawn=np.load(drawn["file"], allow_pickle=False) if drawn else None,
+    )
+
+
+def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
+    """Make a bundle ready, or say why its recipes do not fit."""
+    if part.details["standin"] and not os.environ.get(machine.STANDIN):
+        raise ck.BundleError(
+            f"{part.folder}: it was made with the stand-in of compilekit's own tests, so there is "
+            "no compiled code in it: build it on a Gaudi"
+        )
+    is_fresh = _compare(part, options)
+    cache = environment.recipes()
+    if is_fresh and cache is not None:
+        recipes.spread(part.folder, cache)
+    before = driver.compilations()
+    running = machine.told(lambda: _running(part, options, key), key)
+    calls, seed = recipes.calls(part.folder)
+    machine.told(lambda: running.warm_up(calls, seed, _silent), key)
+    after = driver.compilations()
+    if is_fresh and before is not None and after is not None and after > before:
+        _act(
+            options,
+            f"{part.folder}: {after - before} of its graphs were compiled anew, though the stack "
+            "is the one that built it: its recipes do not serve",
+        )
+    if options.engine == "optimum":
+        watched(running.subject, key, options.recompiles)
+    return running.subject
+
+
+def _silent(_: str) -> None:
+    """Nothing is shown while a bundle is loaded."""
+
+
+def _running(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
+    said = options.model_dump(mode="json")
+    if options.engine == "optimum":
+        from compilekit_plugins.gaudi.worker.optimum import Running as Optimum
+
+        kind = part.pipeline or part.details["class"]
+        return Optimum(part.folder, kind, said, part.details["dtypes"])
+    from compilekit_plugins.gaudi.running import Running
+
+    return Running(part.folder, said, part.details["dtypes"], key)
+
+
+def _compare(part: ck.StoredPart, options: Gaudi) -> bool:
+    """Whether the recipes are for the stack that is here; if not, what the recipe says is done."""
+    built, here = part.details["stamps"], packages.stamps()
+    lines = [
+        f"\n  {NAMES[name]}: built with {built.get(name) or 'none'}, here {here[name] or 'none'}"
+        for name in NAMES
+        if built.get(name) != here[name]
+    ]
+    kept = json.loads((part.folder / config.NAME).read_text(encoding="utf-8"))
+    if kept != config.read(options.gaudi_config):
+        lines.append(f"\n  the Gaudi configuration {options.gaudi_config}: it is another by now")
+    if lines:
+        _act(options, f"{part.folder}: its recipes are for another stack:{''.join(lines)}")
+    return not lines
+
+
+def _act(options: Gaudi, message: str) -> None:
+    if options.stale == "error":
+        raise ck.MismatchError(
+            f"{message}\nbuild it again here; with `stale: recompile` it would be compiled now"
+        )
+    warnings.warn(f"{message}\nit is compiled now, as `stale: recompile` says", stacklevel=2)

@@ -1,0 +1,242 @@
+"""An entry point whose calls are captured once for each kind, and replayed.
+
+Only the driver package's public API is used: `HPUGraph`, streams. All arguments reach the captured
+function; whatever is no tensor is part of what makes a kind of call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+import compilekit as ck
+from compilekit.model import EntryPoint
+from compilekit_plugins.gaudi.guard import Guard
+from compilekit_plugins.gaudi.keys import (
+    Key,
+    Padding,
+    UnkeyedError,
+    difference,
+    key_of,
+    padding,
+    pieces,
+)
+from compilekit_plugins.gaudi.options import Gaudi
+from compilekit_plugins.gaudi.probe import Probe
+from compilekit_plugins.gaudi.weights import Watch
+
+
+class Ready(Protocol):
+    """What answers one kind of call: a graph, or compiled code."""
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        """Answer a call; nothing of the answer is written to again."""
+
+
+class Maker(Protocol):
+    """Makes what answers one kind of call."""
+
+    def __call__(
+        self, function: Callable[..., Any], leaves: Sequence[Any], structure: Any, where: str
+    ) -> Ready:
+        """Capture or compile."""
+
+
+@dataclass
+class Counts:
+    """What an entry point did."""
+
+    captures: int = 0
+    replays: int = 0
+    padded: int = 0
+    dropped: int = 0
+    renewed: int = 0
+    eager: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is not nothing; captures and replays always."""
+        rest = {n: getattr(self, n) for n in ("padded", "dropped", "renewed") if getattr(self, n)}
+        eager = {"eager": dict(self.eager)} if self.eager else {}
+        return {"captures": self.captures, "replays": self.replays, **rest, **eager}
+
+
+class Inside(threading.local):
+    """Whether this thread is inside of an entry point: one within another is part of its graph."""
+
+    now = False
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be inside for a while."""
+        self.now = True
+        try:
+            yield
+        finally:
+            self.now = False
+
+
+class Captured:
+    """Stands in an entry point's place."""
+
+    def __init__(
+        self,
+        entry: EntryPoint,
+        options: Gaudi,
+        make: Maker,
+        guard: Guard,
+        inside: Inside,
+        around: Callable[[], contextlib.AbstractContextManager[Any]],
+        *,
+        named: bool,
+    ) -> None:
+        self._name = entry.name
+        self._title = f"{guard.key}: {entry.name}"
+        self._python = entry.function
+        self._options = options
+        self._make = make
+        self._guard = guard
+        self._inside = inside
+        self._around = around
+        self._named = named
+        self._watch = Watch(entry.owner)
+        self._ready: OrderedDict[Key, Ready] = OrderedDict()
+        self._covered: set[Key] = set()
+        self._left: dict[Key, str] = {}
+        self._lock = threading.RLock()
+        self.counts = Counts()
+        functools.update_wrapper(self, self._python)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a call as the entry point would."""
+        if self._inside.now:
+            return self._python(*args, **kwargs)
+        with self._lock, self._inside.entered(), self._around():
+            self._guard.start()
+            result = self._answer(args, kwargs)
+            self._guard.check(self._name)
+            return result
+
+    def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        leaves, structure = tree_flatten((args, kwargs))
+        try:
+            key = key_of(leaves, structure)
+        except UnkeyedError as error:
+            return self._eagerly(str(error), args, kwargs)
+        if torch.is_grad_enabled():
+            return self._eagerly("gradients are on", args, kwargs)
+        self._renew()
+        is_new = key not in self._covered
+        if is_new and self._guard.is_sealed and self._options.outside != "capture":
+            return self._outside(key, leaves, structure)
+        return self._covering(key, leaves, structure)
+
+    def _covering(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
+        """Answer a call of a kind that is, or is to be, covered."""
+        if key in self._left:
+            args, kwargs = tree_unflatten(list(leaves), structure)
+            return self._eagerly(self._left[key], args, kwargs)
+        if key in self._ready:
+            return self._replay(key, leaves)
+        return self._first(key, leaves, structure)
+
+    def _eagerly(self, why: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.counts.eager[why] += 1
+        return self._python(*args, **kwargs)
+
+    def _renew(self) -> None:
+        """Forget graphs of weights that are not the module's any more."""
+        if self._watch.changed():
+            self.counts.renewed += len(self._ready)
+            self._ready.clear()
+            self._left.clear()
+
+    def _replay(self, key: Key, leaves: Sequence[Any]) -> Any:
+        self._ready.move_to_end(key)
+        result = self._ready[key](leaves)
+        self.counts.replays += 1
+        return result
+
+    def _outside(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
+        """A call of a kind that was not warmed up."""
+        found = padding(key, self._covered) if self._options.outside == "round" else None
+        if found is not None:
+            return self._padded(found, leaves, structure)
+        covered = "; ".join(map(str, self._covered)) or "none"
+        how = (
+            "no batch of that size was warmed up"
+            if self._options.outside == "round"
+            else "say `outside: round` or `outside: capture`"
+        )
+        raise ck.UncoveredCallError(
+            f"{self._title}: called with {key}{difference(key, self._covered)}, which was "
+            f"not warmed up; covered are {covered}. "
+            f"Name its size in `shapes:`; {how}"
+        )
+
+    def _padded(self, found: Padding, leaves: Sequence[Any], structure: Any) -> Any:
+        """Answer by calls of a batch that was warmed up, the last one filled with copies."""
+        results = []
+        for piece, real in pieces(leaves, found):
+            made, shape = tree_flatten(self._covering(found.key, piece, structure))
+            self.counts.padded += found.into - real
+            results.append([_cut(each, found.into, real) for each in made])
+        joined = [_joined(column, found.rows) for column in zip(*results, strict=True)]
+        return tree_unflatten(joined, shape)
+
+    def _first(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
+        """The first call of a kind: run once as it is, to see whether it can be captured."""
+        args, kwargs = tree_unflatten(list(leaves), structure)
+        with Probe() as probe:
+            result = self._python(*args, **kwargs)
+        why = probe.why or _uncloneable(result)
+        self._covered.add(key)
+        if why:
+            if self._named:
+                raise ck.StepError(f"{self._title} cannot be captured: {why}")
+            self._left[key] = why
+            self.counts.eager[why] += 1
+            return result
+        self._make_room()
+        self._ready[key] = self._make(self._python, leaves, structure, self._title)
+        self.counts.captures += 1
+        self._guard.start()  # this one was asked for
+        return result
+
+    def _make_room(self) -> None:
+        if len(self._ready) < self._options.max_graphs:
+            return
+        if not self._guard.is_sealed:
+            raise ck.StepError(
+                f"{self._title}: the warm-up needs more than max_graphs={self._options.max_graphs} "
+                "graphs: raise it, or name fewer `shapes:`"
+            )
+        self._ready.popitem(last=False)
+        self.counts.dropped += 1
+
+
+def _cut(value: Any, rows: int, real: int) -> Any:
+    is_row = isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == rows
+    return value[:real] if is_row else value
+
+
+def _joined(column: Sequence[Any], rows: int) -> Any:
+    first = column[0]
+    if not isinstance(first, torch.Tensor) or not first.dim():
+        return first
+    return torch.cat(list(column)) if sum(each.shape[0] for each in column) == rows else first
+
+
+def _uncloneable(result: Any) -> str:
+    """Why an output cannot be copied out of a graph's own memory; empty if it can."""
+    for leaf in tree_flatten(result)[0]:
+        if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
+            return f"it gives a {type(leaf).__name__}"
+    return ""

@@ -1,0 +1,138 @@
+"""What of the vendor's stack is here, what is missing, and what that means. Light: no torch."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import compilekit as ck
+from compilekit_plugins.gaudi.options import Gaudi
+from compilekit_plugins.gaudi.worker import config, environment, packages
+from compilekit_plugins.gaudi.worker.faults import Fault, MachineFault
+
+if TYPE_CHECKING:
+    from compilekit.steps import Purpose, Severity
+
+PYTHON = "COMPILEKIT_GAUDI_PYTHON"
+STANDIN = "COMPILEKIT_GAUDI_STANDIN"
+"""Set by the tests, which run what their stand-in has made."""
+
+STAMPS = ("synapse", "hpu_driver", "hpu_plugin", "hpu_torch", "hpu", "torch")
+
+T = TypeVar("T")
+_before: dict[str, str | None] = {}
+_set: dict[str, str] = {}
+
+
+def python_of(named: str) -> str:
+    """The interpreter that builds with optimum-habana run in."""
+    return named or os.environ.get(PYTHON, "") or sys.executable
+
+
+def here() -> str:
+    """This interpreter."""
+    return sys.executable
+
+
+def told(function: Callable[[], T], key: str = "") -> T:
+    """Call something of the worker's; its faults become compilekit's errors."""
+    at = f"{key}: " if key else ""
+    try:
+        return function()
+    except MachineFault as error:
+        raise ck.MachineError(f"{at}{error}") from error
+    except Fault as error:
+        raise ck.StepError(f"{at}{error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def folder() -> Path:
+    """A folder of this process, on the local disk, for op lists and recipes."""
+    made = Path(tempfile.mkdtemp(prefix="compilekit-gaudi-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def prepare(options: Gaudi, purpose: Purpose) -> None:
+    """Set what the driver package reads, and import it. Builds do that in their worker."""
+    if purpose == "build":
+        return
+    told(lambda: _prepare(options, purpose))
+
+
+def _prepare(options: Gaudi, purpose: Purpose) -> None:
+    found = list(packages.findings(options.engine))
+    for is_grave, text in found:
+        if not is_grave:
+            warnings.warn(text, stacklevel=2)
+    grave = [text for is_grave, text in found if is_grave]
+    if grave:
+        raise MachineFault("; ".join(grave))
+    size = options.cache_size if purpose == "load" else 0
+    variables = environment.wanted(options.mode, config.read(options.gaudi_config), folder(), size)
+    before = environment.set_up(variables)
+    _set.update({name: variables[name] for name in before})
+
+
+def kept() -> dict[str, str]:
+    """The variables that stay set in this process, by the names that reports use."""
+    return dict(_set)
+
+
+def fingerprint() -> dict[str, str]:
+    """What recipes depend on here."""
+    return packages.stamps()
+
+
+def missing() -> str:
+    """Why a bundle cannot be loaded by this interpreter; empty if it can."""
+    return "" if packages.version(packages.PLUGIN) else _elsewhere()
+
+
+def _elsewhere() -> str:
+    other = os.environ.get(PYTHON)
+    reason = f"{sys.executable} lacks {packages.PLUGIN}: {packages.CONTAINER}"
+    if other and Path(other).resolve() != Path(sys.executable).resolve():
+        return f"{reason}. {PYTHON} names {other}: load it with that interpreter"
+    return reason
+
+
+def judge(field: str, built: str, here: str) -> Severity | None:
+    """The step itself compares its stamps when it loads, and does what the recipe says."""
+    del built, here
+    if field in (*STAMPS, "cpu", "cpu_flags", "glibc", "libstdcxx", "python"):
+        return "note"
+    return "warning" if field in ("diffusers", "transformers") else None
+
+
+def ingredients(options: Gaudi) -> dict[str, str] | None:
+    """What recipes are made of beside the model and the options."""
+    if options.engine == "optimum" and python_of(options.python) != sys.executable:
+        return None  # what the other interpreter has is not known here
+    return {**packages.stamps(), **packages.versions()}
+
+
+def doctor() -> Iterator[tuple[str, str, str, str]]:
+    """What is here of the stack, and how to get the rest."""
+    kind, driver = packages.device()
+    where = "" if kind else "hl-smi, of Intel's driver, shows none"
+    yield "device", "ok" if kind else "absent", " ".join(filter(None, [kind, driver])), where
+    plugin = packages.version(packages.PLUGIN)
+    advice = "" if plugin else packages.CONTAINER
+    yield packages.PLUGIN, "ok" if plugin else "absent", plugin, advice
+    release = packages.version(packages.OPTIMUM)
+    advice = "" if release else f"for `engine: optimum` alone: {packages.INSTALL}"
+    yield packages.OPTIMUM, "ok" if release else "absent", release, advice
+    engine = "optimum" if release else "native"
+    lacks = (packages.PLUGIN, "no Gaudi device", packages.OPTIMUM)
+    for _, text in packages.findings(engine):
+        if not text.startswith(tuple(f"{name} is not" for name in lacks) + lacks[1:2]):
+            yield "versions", "absent", "", text

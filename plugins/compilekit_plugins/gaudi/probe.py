@@ -1,0 +1,50 @@
+"""A look at what an entry point does, before a capture: an error inside of one is not undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+REFUSED = (
+    (torch.Tag.data_dependent_output, "reads a value while it runs"),
+    (torch.Tag.dynamic_output_shape, "makes tensors whose sizes depend on data"),
+    (torch.Tag.nondeterministic_seeded, "draws random numbers"),
+)
+
+
+class Probe(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs operations as they are, and notes the first that cannot be captured."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.why = ""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """One operation."""
+        del types
+        given = dict(kwargs or {})
+        if not self.why and not _is_fixed(func, args, given):
+            self.why = next((f"it {why} ({func})" for tag, why in REFUSED if tag in func.tags), "")
+        return func(*args, **given)
+
+
+def _is_fixed(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
+    """Whether an operation does not do, with these arguments, what its tags say that it may."""
+    if func is torch.ops.aten.index.Tensor:
+        # Only a mask picks as many as it happens to hold.
+        return all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
+    # An attention that may drop weights at random, and drops none.
+    names = [argument.name for argument in func._schema.arguments]  # noqa: SLF001
+    if "dropout_p" not in names:
+        return False
+    index = names.index("dropout_p")
+    return not (args[index] if index < len(args) else given.get("dropout_p", 0.0))

@@ -1,0 +1,16 @@
+"""The worker: builds on a device, in a process of its own, which no earlier import has spoilt.
+
+It imports nothing of compilekit for optimum-habana, and stays within Python 3.10. Faults that it
+knows are raised as one of the classes in `faults`, which say whose they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
+    """Answer one request: a check, or a build."""
+    from .job import Job
+
+    return Job(request, say).run()

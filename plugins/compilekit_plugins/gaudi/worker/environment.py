@@ -1,0 +1,113 @@
+"""What the driver package reads only while it is imported: set before that, or refused. Light."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import config, packages
+from .faults import MachineFault
+
+DRIVER = "habana_frameworks.torch"
+LAZY, CACHE = "PT_HPU_LAZY_MODE", "PT_HPU_RECIPE_CACHE_CONFIG"
+METRICS = "PT_HPU_ENABLE_CACHE_METRICS"
+MIGRATION = "PT_HPU_GPU_MIGRATION"
+
+
+def wanted(
+    mode: str, gaudi_config: Mapping[str, Any], folder: Path, cache_size: int = 0
+) -> dict[str, str]:
+    """The variables, by what is asked for. Files that they name are written into the folder.
+
+    cache_size: megabytes for recipes, which go into the folder too; 0 for no such cache.
+    """
+    found = {LAZY: "1" if mode == "graphs" else "0", METRICS: "1"}
+    found |= config.write_lists(dict(gaudi_config), folder)
+    if cache_size:
+        # Three fields: where, whether to empty it first, and megabytes.
+        found[CACHE] = f"{folder / 'recipes'},false,{cache_size}"
+    return found
+
+
+def is_imported() -> bool:
+    """Whether the driver package is imported, after which it reads no variable again."""
+    return DRIVER in sys.modules
+
+
+def set_up(variables: Mapping[str, str]) -> dict[str, str | None]:
+    """Set variables, and import the driver package; gives what they were before.
+
+    Raises where it is imported already, and was told something else.
+    """
+    other = {name: value for name, value in variables.items() if not _is_set(name, value)}
+    if os.environ.get(MIGRATION, "0") not in ("0", ""):
+        raise MachineFault(
+            f"{MIGRATION} is set, which turns calls for CUDA into others for the whole process "
+            "(diffusers' own to('hpu') sets it): unset it, and start anew"
+        )
+    if is_imported():
+        # Without counters less is known; and where recipes go may be any folder, if there is one.
+        other.pop(METRICS, None)
+        if CACHE in os.environ:
+            other.pop(CACHE, None)
+        if other:
+            said = "; ".join(
+                f"{name} must be {value}, and is {os.environ.get(name, 'not set')}"
+                for name, value in other.items()
+            )
+            raise MachineFault(
+                f"{said}. It is too late to set it: {DRIVER} is imported already, and looks only "
+                "then (`import torch` may import it by itself). Set it where this process is "
+                "started"
+            )
+        return {}
+    before = {name: os.environ.get(name) for name in other}
+    os.environ.update(other)
+    try:
+        import_driver()
+    except BaseException:
+        put_back(before)
+        raise
+    return before
+
+
+def put_back(before: Mapping[str, str | None]) -> None:
+    """Undo what was set."""
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def import_driver() -> Any:
+    """Import the driver package, which makes "hpu" known to torch."""
+    if not packages.version(packages.PLUGIN):
+        raise MachineFault(f"{packages.PLUGIN} is not installed: {packages.CONTAINER}")
+    try:
+        importlib.import_module(f"{DRIVER}.core")
+        return importlib.import_module(DRIVER)
+    except (ImportError, RuntimeError, AssertionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise MachineFault(f"{DRIVER} cannot be imported: {what}") from error
+
+
+def recipes() -> Path | None:
+    """The folder whose name, with the rank behind it, is that of the recipe cache."""
+    said = os.environ.get(CACHE, "")
+    return Path(said.partition(",")[0]) if said else None
+
+
+def _is_set(name: str, value: str) -> bool:
+    held = os.environ.get(name)
+    if held is None or name not in config.VARIABLES.values():
+        return held == value
+    # Op lists are the same if the files say the same, wherever they lie.
+    try:
+        return Path(held).read_text(encoding="utf-8") == Path(value).read_text(encoding="utf-8")
+    except OSError:
+        return False

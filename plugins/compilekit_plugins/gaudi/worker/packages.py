@@ -1,0 +1,138 @@
+"""What of the vendor's stack is here: versions, device, and which go together. Light."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+PLUGIN = "habana-torch-plugin"
+"""The driver package's distribution. Others bring a `habana_frameworks` too."""
+
+OPTIMUM = "optimum-habana"
+VENDOR = (PLUGIN, OPTIMUM, "optimum", "diffusers", "transformers", "torch")
+INSTALL = f"pip install {OPTIMUM}==1.21.2"
+STANDIN = "standin"
+
+CONTAINER = (
+    "it comes with Intel's Gaudi container or installer, with a torch of its own: no package index "
+    "has it"
+)
+
+VALIDATED = {
+    "1.4": "1.8", "1.5": "1.9", "1.6": "1.10", "1.7": "1.11", "1.8": "1.12", "1.9": "1.13",
+    "1.10": "1.14", "1.11": "1.15", "1.12": "1.16", "1.13": "1.17", "1.14": "1.18",
+    "1.15": "1.19", "1.16": "1.20", "1.17": "1.20", "1.18": "1.20", "1.18.1": "1.21",
+    "1.19": "1.22", "1.20": "1.23", "1.21": "1.24",
+}  # fmt: skip
+"""The SynapseAI that each release of optimum-habana says it was validated with."""
+
+TORCH = {"1.24.0": "2.10", "1.24.1": "2.11"}
+"""The torch that a SynapseAI brings, where that is known."""
+
+MODELS = {"HL-205": "gaudi", "HL-225": "gaudi2", "HL-325": "gaudi3"}
+
+
+def version(name: str) -> str:
+    """The installed version of a distribution; empty if it is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that matters."""
+    return {name: version(name) for name in VENDOR}
+
+
+def synapse(plugin: str) -> str:
+    """The SynapseAI that a version of the driver package belongs to."""
+    return ".".join(plugin.partition("+")[0].split(".")[:3])
+
+
+def device() -> tuple[str, str]:
+    """The kind of device and the version of its driver, by the vendor's tool; empty if none."""
+    tool = shutil.which("hl-smi")
+    if tool is None:
+        return "", ""
+    try:
+        done = subprocess.run(  # noqa: S603 - the vendor's tool, from the PATH
+            [tool, "-Q", "name,driver_version", "-f", "csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "", ""
+    name, _, driver = done.stdout.partition("\n")[0].partition(",")
+    return MODELS.get(name.strip(), name.strip()), driver.strip()
+
+
+def stamps() -> dict[str, str]:
+    """What stored recipes depend on: SynapseAI, driver, driver package, torch, kind of device."""
+    plugin = version(PLUGIN)
+    kind, driver = device()
+    return {
+        "synapse": synapse(plugin),
+        "hpu_driver": driver,
+        "hpu_plugin": plugin,
+        "hpu_torch": version("torch"),
+        "hpu": kind,
+    }
+
+
+def is_standin(found: dict[str, str]) -> bool:
+    """Whether stamps are those of the tests' stand-in."""
+    return STANDIN in found.get("hpu_plugin", "")
+
+
+def validated(release: str) -> str:
+    """The SynapseAI that a release of optimum-habana was validated with; empty if unknown."""
+    parts = release.split(".")
+    return VALIDATED.get(".".join(parts[:3])) or VALIDATED.get(".".join(parts[:2]), "")
+
+
+def findings(engine: str) -> Iterator[tuple[bool, str]]:
+    """What does not go together, or is not there, and whether that is grave."""
+    found = versions()
+    plugin, release = found[PLUGIN], found[OPTIMUM]
+    if not plugin:
+        yield True, f"{PLUGIN} is not installed: {CONTAINER}"
+    wanted = TORCH.get(synapse(plugin), "")
+    if wanted and STANDIN not in plugin and not found["torch"].startswith(f"{wanted}."):
+        yield (
+            True,
+            (
+                f"SynapseAI {synapse(plugin)} belongs to Intel's torch {wanted}, and torch "
+                f"{found['torch']} is installed: go back to the container's own"
+            ),
+        )
+    kind, driver = device()
+    if plugin and not kind:
+        yield True, "no Gaudi device: hl-smi is not there, or shows none"
+    elif driver.split(".")[:2] != plugin.split(".")[:2] and driver and plugin:
+        yield False, f"the driver is {driver}, and {PLUGIN} is {plugin}: they belong together"
+    if engine == "optimum":
+        yield from _optimum(release, plugin)
+
+
+def _optimum(release: str, plugin: str) -> Iterator[tuple[bool, str]]:
+    if not release:
+        yield True, f"{OPTIMUM} is not installed: {INSTALL}"
+        return
+    wanted = validated(release)
+    if not wanted:
+        yield True, f"{OPTIMUM} {release} is not known here; 1.4 to 1.21 are: {INSTALL}"
+    elif plugin and synapse(plugin).split(".")[:2] != wanted.split("."):
+        fits = [name for name, each in VALIDATED.items() if synapse(plugin).startswith(f"{each}.")]
+        other = f"; {fits[-1]} goes with it" if fits else ""
+        yield (
+            True,
+            (
+                f"{OPTIMUM} {release} was validated with SynapseAI {wanted}, and "
+                f"{synapse(plugin)} is here{other}"
+            ),
+        )

@@ -1,0 +1,64 @@
+"""Sessions over the stand-in for the driver package, in the environment that runs the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+STANDIN = HERE.parent / "standin_gaudi"
+
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(STANDIN), str(HERE.parent)]),
+    # optimum-habana asks `pip` for the driver package's version, and hl-smi for the driver's.
+    "PATH": os.pathsep.join(
+        [str(STANDIN / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    ),
+    "COMPILEKIT_GAUDI_STANDIN": "1",
+    "COMPILEKIT_REPRO": "",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.gaudi)
+
+
+def session(
+    folder: Path, code: str, environment: dict[str, str] | None = None, **values: Any
+) -> Any:
+    """Run code in a new process: what `session.py` has is there, and the values that are given."""
+    path = folder / "code.py"
+    given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    path.write_text(given + textwrap.dedent(code), encoding="utf-8")
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("PT_HPU")}
+    done = subprocess.run(
+        [sys.executable, str(HERE / "session.py"), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**clean, **ENVIRONMENT, **(environment or {})},
+        cwd=folder,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert lines, done.stderr[-4000:]
+    return json.loads(lines[-1].removeprefix("ANSWER "))
+
+
+@pytest.fixture(scope="session")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Run code in a new process, over the stand-in."""
+    return lambda code, environment=None, **values: session(
+        tmp_path_factory.mktemp("session"), code, environment, **values
+    )
