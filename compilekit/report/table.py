@@ -57,10 +57,10 @@ def _notes(report: Report) -> Iterator[str]:
     end = report.end_to_end
     if end is not None:
         ratio = end.seconds_before / end.seconds_after if end.seconds_after else 0.0
-        yield (
-            f"sample: {end.seconds_before:.2f} s before, {end.seconds_after:.2f} s after "
-            f"({ratio:.2f}x)"
-        )
+        # Where another machine draws what is not compiled, its time says nothing.
+        before = f"{end.seconds_before:.2f} s before, " if end.seconds_before else ""
+        compared = f" ({ratio:.2f}x)" if end.seconds_before else ""
+        yield f"sample: {before}{end.seconds_after:.2f} s after{compared}"
         if end.psnr is not None and end.ssim is not None:
             yield f"images: PSNR {end.psnr:.1f} dB, SSIM {end.ssim:.4f} against the model as loaded"
     for step in report.steps:
