@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from compilekit.report import EndToEnd, Report, print_report
+from compilekit.report import EndToEnd, Report
+from compilekit.report.table import print_report
 
 
 @pytest.mark.parametrize(
