@@ -7,6 +7,7 @@ from compilekit.bisection.blame import Blame
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.signature import Range
+from compilekit.contexts import ExportContext, StepContext, WholeContext
 from compilekit.errors import (
     BundleError,
     ClaimError,
@@ -43,16 +44,13 @@ from compilekit.report import Report
 from compilekit.signing import sign
 from compilekit.steps import (
     Effects,
-    ExportContext,
     Options,
     Part,
     PlannedStep,
-    StepContext,
     StepDescription,
     StepResult,
     StoredPart,
     Whole,
-    WholeContext,
     effects,
 )
 from compilekit.workers import run_worker

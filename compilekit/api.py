@@ -182,14 +182,19 @@ def load(
     shown = Progress(enabled=progress)
     host = host or load_host()
     if manifest.whole is not None:
+        if on_mismatch == "eager" or on_uncovered == "eager":
+            raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
+        if device and device != manifest.device:
+            raise UsageError(
+                f'device="{device}": this bundle is a pipeline compiled whole, for '
+                f'"{manifest.device}": leave `device` out'
+            )
         reason = missing(host, manifest.steps[manifest.whole.step].name)
         if reason:
             raise MachineError(f"{folder} cannot be loaded here: {reason}")
         host.prepare([planned(host, manifest, manifest.whole.step)], "load")
         from compilekit.bundle.whole import load_whole
 
-        if on_mismatch == "eager" or on_uncovered == "eager":
-            raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
         return load_whole(
             folder, manifest, host=host, pipeline=pipeline, check=check, progress=shown
         )

@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
     import torch
 
+    from compilekit.contexts import ExportContext, StepContext, WholeContext
     from compilekit.model import Model
     from compilekit.steps import (
-        ExportContext,
         Part,
-        StepContext,
         StepDescription,
         StepResult,
         StoredPart,
-        WholeContext,
     )
 
 PROJECT = "compilekit"

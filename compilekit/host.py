@@ -42,8 +42,8 @@ from compilekit.steps import (
 )
 
 if TYPE_CHECKING:
+    from compilekit.contexts import ExportContext, StepContext, WholeContext
     from compilekit.model import Model
-    from compilekit.steps import ExportContext, StepContext, WholeContext
 
 
 def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> Host:

@@ -1,8 +1,8 @@
 """The words that a plugin and the host share about a step: what it is, needs, does and did.
 
 Everything here is light: no torch. A plugin describes itself with `StepDescription`, says
-what it does to a component with `Effects`, gets a `StepContext`, and answers with a
-`StepResult`. What compiles ahead of time gets an `ExportContext`, and answers with a `Part`.
+what it does to a component with `Effects`, and answers with a `StepResult`, or with a `Part` where
+it compiles ahead of time. What it may ask for meanwhile stands in `contexts`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from compilekit.bundle.signature import Range
     from compilekit.errors import Location
 
 Device = Literal["cpu", "cuda", "hpu", "neuron", "mps", "xpu"]
@@ -38,8 +37,14 @@ SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "note")
 
 Change = Literal["results", "weights", "structure", "layout", "dtype", "runtime", "compiled"]
 CHANGES: tuple[Change, ...] = (
-    "results", "weights", "structure", "layout", "dtype", "runtime", "compiled",
-)  # fmt: skip
+    "results",
+    "weights",
+    "structure",
+    "layout",
+    "dtype",
+    "runtime",
+    "compiled",
+)
 
 FRESH = frozenset({"plain_linear_weights", "stock_state_dict"})
 """The properties that every component has before the first step."""
@@ -232,51 +237,6 @@ class StepResult:
     remembered: Mapping[str, Any] = field(default_factory=dict)
 
 
-class StepContext(Protocol):
-    """What a hook may ask the engine for while its step runs.
-
-    >>> import compilekit as ck
-    >>> [name for name in vars(ck.StepContext) if name in ("step", "components", "replay")]
-    ['step', 'components', 'replay']
-    """
-
-    @property
-    def step(self) -> PlannedStep:
-        """The step that runs."""
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """The components and entry points to work on, `*` resolved to the model's own."""
-
-    @property
-    def device(self) -> Device:
-        """The target's kind of device."""
-
-    @property
-    def purpose(self) -> Purpose:
-        """Whether the plan is applied or built, or the step runs again on a loaded bundle."""
-
-    @property
-    def remembered(self) -> Mapping[str, Any]:
-        """What the step's result remembered when the bundle was built; empty before that."""
-
-    def replay(self, component: str, *, exact: bool = False) -> int:
-        """Run the recorded calls of a component or entry point; returns how many there were.
-
-        Those of a component's other entry points run too, unless `exact` is true.
-        """
-
-    @property
-    def calls(self) -> tuple[Mapping[str, Any], ...]:
-        """Arguments to warm up with: the sample in one step, and again in each of `shapes:`."""
-
-    def run(self, call: Mapping[str, Any]) -> None:
-        """Run the sample with the arguments of one of the calls."""
-
-    def progress(self, message: str) -> None:
-        """Show what the step is doing now."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
     """What `export` made of one entry point and one signature; its files are in `destination`.
@@ -329,72 +289,3 @@ class StoredPart:
     constants: Mapping[str, torch.Tensor]
     details: Mapping[str, Any]
     pipeline: str = ""
-
-
-class WholeContext(StepContext, Protocol):
-    """What `export` may ask for where the step exports the whole pipeline.
-
-    The model is on the CPU, and the steps before this one have run.
-
-    >>> import compilekit as ck
-    >>> [name for name in vars(ck.WholeContext) if name in ("sample", "scratch", "note")]
-    ['sample', 'scratch', 'note']
-    """
-
-    @property
-    def sample(self) -> Mapping[str, Any]:
-        """The sample's arguments, pictures opened; empty where the recipe has none."""
-
-    @property
-    def seed(self) -> int:
-        """The seed of the sample."""
-
-    @property
-    def preflight(self) -> str:
-        """The check to run alone, compiling nothing to keep; empty in a build, which runs all."""
-
-    @property
-    def force(self) -> bool:
-        """Whether to go on where a check of the machine says that it will not do."""
-
-    @property
-    def scratch(self) -> Path:
-        """An empty folder for what is needed while it works; it is removed afterwards."""
-
-    def run(self, call: Mapping[str, Any]) -> Any:
-        """Run the sample on the CPU with the arguments of a call; gives what comes out."""
-
-    def note(self, message: str) -> None:
-        """Show a line that stays, and keep it in the report."""
-
-
-class ExportContext(StepContext, Protocol):
-    """What `export` may ask for: one entry point, flattened to tensors in and tensors out.
-
-    >>> import compilekit as ck
-    >>> [name for name in vars(ck.ExportContext) if name in ("entry", "flat", "inputs")]
-    ['entry', 'flat', 'inputs']
-    """
-
-    @property
-    def entry(self) -> str:
-        """The entry point: `unet`, `vae.decode`, `transformer.transformer_blocks.0`."""
-
-    @property
-    def flat(self) -> torch.nn.Module:
-        """A module that takes the tensors of one call and gives a tuple of tensors.
-
-        The entry point's own module is its child `owner`. Constants of the call are built in.
-        """
-
-    @property
-    def inputs(self) -> tuple[torch.Tensor, ...]:
-        """The tensors of a call of this signature, fresh, in the order that `flat` takes them."""
-
-    @property
-    def symbols(self) -> tuple[Mapping[int, Range], ...]:
-        """For each input its symbolic dimensions: `least` and `most` size, `symbol` and `times`.
-
-        Sizes of one symbol go together: each is `times` its value. Sizes of different symbols are
-        independent, and the code must take every combination of them.
-        """

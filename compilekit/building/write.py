@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -211,7 +211,7 @@ def planned_rows(
 
 def _step(step: PlannedStep, host: Host, remembered: Mapping[str, Any]) -> manifest.Step:
     changes = step.effects.changes
-    again = "never"
+    again: Literal["never", "structure", "runtime"] = "never"
     if not step.description.exports:
         again = "runtime" if "runtime" in changes else again
         again = "structure" if "structure" in changes else again
@@ -220,7 +220,7 @@ def _step(step: PlannedStep, host: Host, remembered: Mapping[str, Any]) -> manif
         plugin=host.plugins[step.name].version,
         components=step.components,
         options=step.options.model_dump(mode="json"),
-        again=again,  # type: ignore[arg-type]
+        again=again,
         remembered=dict(remembered),
     )
 

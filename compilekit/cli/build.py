@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from compilekit.cli.shared import (
+    ForceOption,
     JsonOption,
     ModelArgument,
     PluginOption,
@@ -39,10 +40,7 @@ def run(
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Use the build cache, and add to it.")
     ] = True,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Go on where a check of the machine says it will not do."),
-    ] = False,
+    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Compile a model ahead of time by a recipe, and write a bundle.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from compilekit.cli.shared import (
+    ForceOption,
     JsonOption,
     ModelArgument,
     PluginOption,
@@ -29,10 +30,7 @@ def run(
     steps: StepsOption = None,
     plugin: PluginOption = None,
     *,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Go on where a check of the machine says it will not do."),
-    ] = False,
+    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check whether a build of a whole pipeline would go well: the machine, the model, the code.

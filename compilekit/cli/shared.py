@@ -50,6 +50,9 @@ KeyOption = Annotated[
         "COMPILEKIT_TRUST names such keys for all commands.",
     ),
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Go on where a check of the machine says it will not do.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 
 

@@ -20,7 +20,7 @@ PLUGINS = Path(compilekit_plugins.__file__).parent
 
 LAYERS = [
     {"errors", "steps", "locks", "staging", "workers"},
-    {"answers", "hookspecs", "recipe"},
+    {"answers", "contexts", "hookspecs", "recipe"},
     {"discovery", "host", "order", "whole"},
     {"plan"},
     {"model", "recording", "environment", "measure", "sample", "progress"},

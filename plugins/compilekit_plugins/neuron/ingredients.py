@@ -14,20 +14,15 @@ from compilekit_plugins.neuron.options import Neuron
 WORKER = Path(__file__).with_name("worker")
 
 
-def ingredients(options: Neuron) -> dict[str, str]:
-    """The versions of the other interpreter, and of this one."""
-    return versions(options.python)
-
-
 def files(options: Neuron) -> list[str]:
     """The files, folders and hub ids that options name."""
     image = [options.ip_adapter.source] if options.ip_adapter else []
     return [*(each.source for each in options.lora), *image, *filter(None, [options.unet])]
 
 
-def versions(named: str) -> dict[str, str]:
-    """The versions that the worker's interpreter has."""
-    python = machine.python_of(named)
+def ingredients(options: Neuron) -> dict[str, str]:
+    """The versions that the worker's interpreter has, and this one's."""
+    python = machine.python_of(options.python)
     code = (
         "import importlib.util as u, json, sys; "
         "s = u.spec_from_file_location('p', sys.argv[1]); m = u.module_from_spec(s); "

@@ -148,6 +148,12 @@ def test_it_cannot_run_eagerly(make, host):
         load(built.path, host, on_mismatch="eager")
 
 
+def test_it_is_for_its_own_device_alone(make, host):
+    built = make()
+    with pytest.raises(ck.UsageError, match='device="cuda": this bundle is a pipeline compiled'):
+        load(built.path, host, device="cuda")
+
+
 def test_a_bundle_of_parts_is_no_other_pipeline(bundle, exporter):
     with pytest.raises(ck.UsageError, match="only a pipeline compiled whole can be another"):
         load(bundle, exporter, pipeline="StableDiffusionImg2ImgPipeline")

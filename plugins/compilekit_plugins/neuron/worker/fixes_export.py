@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from .fixes import fix, replaced
 
-EXACT_HEAD = 64
-"""The head size for which upstream's attention for Stable Diffusion has the right scale."""
+
+@contextlib.contextmanager
+def _inputs_named(wrapper: Any, names: list[str]) -> Iterator[None]:
+    """Let a wrapper of upstream's take its inputs for others, for one call."""
+    own = wrapper.input_names
+    wrapper.input_names = names
+    try:
+        yield
+    finally:
+        wrapper.input_names = own
 
 
 @fix(
@@ -31,12 +41,8 @@ def _lcm_guidance() -> None:
                 lambda _, args, kwargs: (args, {**kwargs, "timestep_cond": condition}),
                 with_kwargs=True,
             )
-            self.input_names = list(given)
-            try:
+            with hook, _inputs_named(self, list(given)):
                 return forward(self, *given.values())
-            finally:
-                hook.remove()
-                self.input_names = names
 
         return mended
 
@@ -55,14 +61,12 @@ def _ip_adapter_embeds() -> None:
     def make(forward: Any) -> Any:
         def mended(self: Any, *inputs: Any) -> Any:
             # The other name is read where the first one is absent, and then nothing is ambiguous.
-            names = list(self.input_names)
-            self.input_names = [
-                "image_enc_hidden_states" if name == "image_embeds" else name for name in names
+            names = [
+                "image_enc_hidden_states" if name == "image_embeds" else name
+                for name in self.input_names
             ]
-            try:
+            with _inputs_named(self, names):
                 return forward(self, *inputs)
-            finally:
-                self.input_names = names
 
         return mended
 
