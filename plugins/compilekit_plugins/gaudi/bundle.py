@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def build(model: Model, options: Gaudi, destination: Path, context: ck.WholeCont
     answer = ck.run_worker(
         WORKER,
         request,
-        python=machine.python_of(options.python) if options.engine == "optimum" else machine.here(),
+        python=machine.python_of(options.python) if options.engine == "optimum" else sys.executable,
         folder=context.scratch,
         key=context.step.key,
         say=context.progress,

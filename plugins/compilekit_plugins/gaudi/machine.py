@@ -28,18 +28,12 @@ STANDIN = "COMPILEKIT_GAUDI_STANDIN"
 STAMPS = ("synapse", "hpu_driver", "hpu_plugin", "hpu_torch", "hpu", "torch")
 
 T = TypeVar("T")
-_before: dict[str, str | None] = {}
 _set: dict[str, str] = {}
 
 
 def python_of(named: str) -> str:
     """The interpreter that builds with optimum-habana run in."""
     return named or os.environ.get(PYTHON, "") or sys.executable
-
-
-def here() -> str:
-    """This interpreter."""
-    return sys.executable
 
 
 def told(function: Callable[[], T], key: str = "") -> T:

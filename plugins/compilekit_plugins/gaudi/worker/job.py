@@ -62,7 +62,7 @@ class Job:
                 self.say(text, note=True)
         if grave and not self.request["force"]:
             lines = "".join(f"\n  {text}" for text in grave)
-            raise MachineFault(f"this machine will not do:{lines}\nforce goes on all the same")
+            raise MachineFault(f"this machine will not do:{lines}\n`--force` goes on all the same")
 
     def _running(self) -> Any:
         if self.options["engine"] == "optimum":
