@@ -23,12 +23,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-LONG = ("test_bundles.py", "test_manual_pages.py", "test_bundle_commands.py", "test_build.py")
+LONG = (
+    "test_bundles.py",
+    "test_gaudi_native.py",
+    "test_workloads.py",
+    "test_cache.py",
+    "test_gaudi_bundles.py",
+    "test_build.py",
+    "test_memory_offloading.py",
+    "test_manual_pages.py",
+)
 """Files that take minutes: they go first, so that no worker is left with one at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +56,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("COMPILEKIT_CACHE", str(tmp_path_factory.getbasetemp() / name))
     # Tests of failures leave nothing about; those of reproducers say where.
     monkeypatch.setenv("COMPILEKIT_REPRO", "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_timing() -> Iterator[None]:
+    """Times are taken of as few runs as may be: no test asks how long something took."""
+    from compilekit import instruments
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instruments, "TIMING_RUNS", 2)
+        yield
 
 
 @pytest.fixture

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from typer.testing import CliRunner
+
+from compilekit.cli import app
 
 EXPORTER = Path(__file__).parent / "plugins" / "eager_export.py"
 """An exporter of the tests' own: no compiler runs."""
@@ -20,7 +27,29 @@ LISTENING = [
 ]
 """Before a command: it can be interrupted, also where whoever started the tests cannot be."""
 
+RESNET = "eager_export{components=unet, modules=[mid_block.resnets.0]}"
+"""The step of the smallest build of a pipeline that compiles anything."""
+
 SAMPLE = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2, "seed": 7}
+
+
+def command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which has imported already what takes seconds."""
+    with _inside(cwd or Path.cwd()):
+        done = CliRunner().invoke(app, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def draw(pipeline: Any, **changes: Any) -> Any:

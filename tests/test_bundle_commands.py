@@ -1,4 +1,4 @@
-"""The commands that make, look at and run bundles, each in a process of its own."""
+"""The commands that make, look at and run bundles."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 from PIL import Image
-from support import EXPORTER, LISTENING, SAMPLE
+from support import EXPORTER, LISTENING, SAMPLE, command
 
 from compilekit.testing import tiny_pipeline
 
@@ -26,13 +25,14 @@ target: {{device: cpu}}
 sample: {json.dumps(SAMPLE)}
 steps:
   - precision: {{dtype: bfloat16, components: [vae]}}
-  - eager_export: {{components: [unet], modules: [mid_block]}}
+  - eager_export: {{components: [unet], modules: [mid_block.resnets.0]}}
 """
 
 
-def compilekit(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+def compilekit(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    words = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,7 @@ def test_build_prints_a_table_and_what_was_built(built, place):
 
 
 def test_a_second_build_of_the_same_name_is_refused_at_once(built, place):
-    done = compilekit(
-        "build", "recipe.yaml", "model", "-o", "made", "--plugin", EXPORTER, cwd=place
-    )
+    done = command("build", "recipe.yaml", "model", "-o", "made", "--plugin", EXPORTER, cwd=place)
     assert done.returncode == 2
     assert done.stderr == (
         "compilekit: made: is there already; name another place, or remove it first\n"
@@ -75,19 +73,22 @@ def test_run_draws_the_sample_and_what_is_asked_for(built, place):
         assert picture.size == (64, 64)
     first = (place / "out" / "image.png").read_bytes()
     again = ["run", "made", "--plugin", EXPORTER, "-o", "out"]
-    compilekit(*again, cwd=place)
+    command(*again, cwd=place)
     assert (place / "out" / "image.png").read_bytes() == first
     for change in (["--prompt", "a dog"], ["--seed", "8"], ["--set", "num_inference_steps=3"]):
-        assert compilekit(*again, *change, cwd=place).returncode == 0
+        assert command(*again, *change, cwd=place).returncode == 0
         assert (place / "out" / "image.png").read_bytes() != first, change
 
 
 def test_run_refuses_what_is_not_covered_or_runs_it_eagerly(built, place):
     larger = ["run", "made", "--plugin", EXPORTER, "--set", "height=96"]
-    done = compilekit(*larger, cwd=place)
+    done = command(*larger, cwd=place)
     assert done.returncode == 1
-    assert "compilekit: unet.mid_block: hidden_states is float32[2, 64, 24, 16], and" in done.stderr
-    done = compilekit(*larger, "--on-uncovered", "eager", cwd=place)
+    assert (
+        "compilekit: unet.mid_block.resnets.0: input_tensor is float32[2, 64, 24, 16], and"
+        in done.stderr
+    )
+    done = command(*larger, "--on-uncovered", "eager", cwd=place)
     assert done.returncode == 0
     assert "; 2 calls ran eagerly" in done.stdout
 
@@ -97,28 +98,29 @@ def test_run_refuses_what_is_not_covered_or_runs_it_eagerly(built, place):
     [
         (["--set", "height"], "--set height: write NAME=VALUE"),
         (["--set", "hieght=96"], 'sample.hieght: .*Did you mean "height"'),
-        (["--seed", "-1"], "seed: -1 is no seed"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--set", "seed=-1"], "seed: -1 is no seed"),
         (["--device", "cuda"], 'the bundle is for "cpu", and cannot be loaded on "cuda"'),
     ],
 )
 def test_run_names_what_is_wrong_with_its_arguments(arguments, message, built, place):
     import re
 
-    done = compilekit("run", "made", "--plugin", EXPORTER, *arguments, cwd=place)
+    done = command("run", "made", "--plugin", EXPORTER, *arguments, cwd=place)
     assert done.returncode == 2
     assert re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_inspect_shows_what_is_covered_and_loads_nothing(built, place):
-    done = compilekit("inspect", "made", cwd=place)
+    done = command("inspect", "made", cwd=place)
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[0]) == (0, "tiny: a StableDiffusionPipeline for cpu")
-    assert "  unet.mid_block" in lines
-    assert any(line.startswith("    hidden_states: float32[1..2, 64, 16, 16]") for line in lines)
+    assert "  unet.mid_block.resnets.0" in lines
+    assert any(line.startswith("    input_tensor: float32[1..2, 64, 16, 16]") for line in lines)
     assert "run again when it is loaded: precision" in lines
-    data = json.loads(compilekit("inspect", "made", "--json", cwd=place).stdout)
-    assert list(data["entries"]) == ["unet.mid_block"]
+    data = json.loads(command("inspect", "made", "--json", cwd=place).stdout)
+    assert list(data["entries"]) == ["unet.mid_block.resnets.0"]
     code = "import sys; sys.argv=['compilekit','inspect','made']\nfrom compilekit.cli import main\n"
     code += "try: main()\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run(
@@ -128,9 +130,9 @@ def test_inspect_shows_what_is_covered_and_loads_nothing(built, place):
 
 
 def test_verify_checks_files_and_replays_numbers(built, place):
-    done = compilekit("verify", "made", cwd=place)
+    done = command("verify", "made", cwd=place)
     assert (done.returncode, done.stdout.endswith(": as built\n")) == (0, True)
-    done = compilekit("verify", "made", "--replay", "--plugin", EXPORTER, cwd=place)
+    done = command("verify", "made", "--replay", "--plugin", EXPORTER, cwd=place)
     assert done.returncode == 0
     rows = [line.split() for line in done.stdout.splitlines()[2:]]
     assert {row[0]: row[-1] for row in rows} == {"unet": "ok", "vae.decode": "ok"}
@@ -144,7 +146,7 @@ def test_verify_notices_an_altered_file_and_a_worse_number(built, place, tmp_pat
     content = bytearray(weights.read_bytes())
     content[-1000] ^= 0x7F
     weights.write_bytes(content)
-    done = compilekit("verify", spoilt)
+    done = command("verify", spoilt)
     assert done.returncode == 1
     assert "unet.safetensors: was altered" in done.stderr
     manifest = json.loads((spoilt / "manifest.json").read_text())
@@ -152,7 +154,7 @@ def test_verify_notices_an_altered_file_and_a_worse_number(built, place, tmp_pat
     for row in manifest["replay"]:
         row["error"] = 0.0
     (spoilt / "manifest.json").write_text(json.dumps(manifest))
-    done = compilekit("verify", spoilt, "--replay", "--plugin", EXPORTER)
+    done = command("verify", spoilt, "--replay", "--plugin", EXPORTER)
     assert done.returncode == 1
     assert "vae.decode: the error is larger than it was" in done.stderr
 
@@ -164,13 +166,13 @@ def test_a_bundle_for_another_machine_ends_with_three(built, place, tmp_path):
     manifest = json.loads((moved / "manifest.json").read_text())
     manifest["fingerprint"]["torch"] = "1.2.3"
     (moved / "manifest.json").write_text(json.dumps(manifest))
-    done = compilekit("run", moved, "--plugin", EXPORTER, "-o", tmp_path / "out")
+    done = command("run", moved, "--plugin", EXPORTER, "-o", tmp_path / "out")
     assert done.returncode == 3
     assert "fatal: torch: built with 1.2.3, here " in done.stderr
 
 
 def test_a_build_as_json_is_json_alone(place, tmp_path):
-    done = compilekit(
+    done = command(
         "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER, "--json",
         cwd=place,
     )  # fmt: skip
@@ -180,7 +182,7 @@ def test_a_build_as_json_is_json_alone(place, tmp_path):
 
 
 def test_the_published_schema_accepts_a_real_manifest(built, place):
-    schema = json.loads(compilekit("schema", "--of", "manifest").stdout)
+    schema = json.loads(command("schema", "--of", "manifest").stdout)
     manifest = json.loads((place / "made" / "manifest.json").read_text())
     jsonschema.validate(manifest, schema)
     manifest["surprise"] = 1
@@ -221,7 +223,7 @@ def test_an_interrupted_build_leaves_nothing_and_shows_no_traceback(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_said_so(place, tmp_path):
     tmp_path.chmod(0o500)
-    done = compilekit(
+    done = command(
         "build", "recipe.yaml", "model", "-o", tmp_path / "made", "--plugin", EXPORTER, cwd=place
     )
     assert done.returncode == 2

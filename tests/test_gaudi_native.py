@@ -5,6 +5,8 @@ Each session is a process of its own, whose torch sends "hpu" to the CPU; one lo
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from gaudi.conftest import session
 
@@ -12,20 +14,35 @@ CLOSE = 1e-4
 
 EQUAL = """
     answer = {}
-    for kind in ("sd", "sdxl", "flux", "lcm"):
+    for kind in KINDS:
         want = draw(made(kind))
         pipeline, row = apply(made(kind), {"mode": MODE})
         done = counts(pipeline, DENOISER.get(kind, "unet"))
         answer[kind] = [apart(want, draw(pipeline)), row, done]
-    guided = [draw(made("lcm"), guidance_scale=scale) for scale in (8.0, 2.0)]
-    answer["guided"] = apart(*guided)
+    answer["guided"] = apart(*(draw(made("lcm"), guidance_scale=scale) for scale in (8.0, 2.0)))
 """
 
+SESSIONS = {
+    "graphs": ("graphs", ("sd", "sdxl", "flux", "lcm")),
+    "compile": ("compile", ("sd",)),
+    "compile, others": ("compile", ("sdxl", "flux", "lcm")),
+}
+KINDS = [
+    pytest.param(name, kind, marks=[pytest.mark.full] if "others" in name else [])
+    for name, (_, kinds) in SESSIONS.items()
+    for kind in kinds
+]
 
-@pytest.fixture(scope="module", params=["graphs", "compile"])
-def equal(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    return session(folder, EQUAL, MODE=request.param, DENOISER={"flux": "transformer"})
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory):
+    @functools.cache
+    def answer(name):
+        mode, kinds = SESSIONS[name]
+        folder = tmp_path_factory.mktemp("equal")
+        return session(folder, EQUAL, MODE=mode, KINDS=kinds, DENOISER={"flux": "transformer"})
+
+    return answer
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +52,9 @@ def there(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl", "flux", "lcm"])
-def test_pictures_are_those_of_stock_diffusers_on_the_cpu(equal, kind):
-    difference, row, counted = equal[kind]
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_pictures_are_those_of_stock_diffusers_on_the_cpu(equal, name, kind):
+    difference, row, counted = equal(name)[kind]
     assert difference < CLOSE
     assert counted["captures"] == 1
     assert counted["replays"] > 2
@@ -49,7 +66,7 @@ def test_pictures_are_those_of_stock_diffusers_on_the_cpu(equal, kind):
 
 def test_the_guidance_of_a_latent_consistency_model_changes_its_pictures(equal):
     # So what was compared above would have shown a guidance that is dropped.
-    assert equal["guided"] > 100 * CLOSE
+    assert equal("graphs")["guided"] > 100 * CLOSE
 
 
 BUCKETS = """
@@ -194,10 +211,6 @@ TRAPS = """
             return self.linear(x)
 
     once = Once()
-    def plain(module):
-        inputs = {"x": torch.ones(1, 8)}
-        said = {"compilekit": 1, "target": {"device": "hpu"}, "steps": [{"gaudi": {}}]}
-        return ck.apply(ck.Recipe.parse(json.dumps(said)), module, inputs=inputs, progress=False)
     count = Once()
     plain(count)
     bad = Once()
@@ -285,16 +298,15 @@ def test_moving_the_pipeline_switches_no_migration_on(traps):
 
 def test_op_lists_are_written_and_named_before_the_driver_is_imported(there):
     answer = there("""
-        pipeline, row = apply(made("sd"), {"gaudi_config": "Habana/stable-diffusion-2"})
+        model, row = plain(options={"gaudi_config": "Habana/stable-diffusion-2"})
         from habana_frameworks.torch import standin
         found = {name: Path(path).read_text().split() for name, path in standin.OP_LISTS.items()}
-        answer = [found, row["environment"], apart(draw(made("sd")), draw(pipeline))]
+        answer = [found, row["environment"]]
     """)
-    lists, environment, difference = answer
+    lists, environment = answer
     assert [len(each) for each in lists.values()] == [27, 44]
     assert lists["PT_HPU_AUTOCAST_LOWER_PRECISION_OPS_LIST"][-1] == "group_norm"
     assert set(lists) < set(environment)
-    assert difference < CLOSE  # autocast for "hpu" does nothing on a CPU
 
 
 def test_what_comes_too_late_is_refused_with_the_reason(there):
@@ -302,7 +314,7 @@ def test_what_comes_too_late_is_refused_with_the_reason(there):
         import os
         import habana_frameworks.torch
         before = dict(os.environ)
-        answer = [raised(apply, made("sd")), before == dict(os.environ)]
+        answer = [raised(plain), before == dict(os.environ)]
     """)
     assert answer[0].startswith(
         "MachineError: steps[0].gaudi: PT_HPU_LAZY_MODE must be 1, and is not set"
@@ -315,8 +327,8 @@ def test_a_driver_that_was_imported_with_the_right_settings_is_taken(there):
     answer = there(
         """
         import habana_frameworks.torch
-        pipeline, row = apply(made("sd"))
-        answer = [counts(pipeline)["captures"], row["environment"]]
+        model, row = plain()
+        answer = [model.forward.counts.to_dict()["captures"], row["environment"]]
         """,
         {"PT_HPU_LAZY_MODE": "1", "PT_HPU_ENABLE_CACHE_METRICS": "1"},
     )
@@ -324,10 +336,11 @@ def test_a_driver_that_was_imported_with_the_right_settings_is_taken(there):
 
 
 def test_migration_that_is_on_is_refused(there):
-    answer = there('answer = raised(apply, made("sd"))', {"PT_HPU_GPU_MIGRATION": "1"})
+    answer = there("answer = raised(plain)", {"PT_HPU_GPU_MIGRATION": "1"})
     assert "PT_HPU_GPU_MIGRATION is set, which turns calls for CUDA into others" in answer
 
 
+@pytest.mark.full
 def test_bench_warms_up_each_batch_and_counts_pictures(there):
     answer = there("""
         pipeline = made("sd")

@@ -41,14 +41,12 @@ STEPS = {
 GOOD, SWAP, NEVER = "yes", "turn", "no"
 
 TELLING = [
-    ("attention", "torch_compile"),
     ("attention, slicing", "torch_compile"),
     ("channels_last", "qkv_fusion"),
     ("lora", "torch_compile"),
     ("lora", "torchao_int8"),
     ("lora, fused", "qkv_fusion"),
     ("lora, fused", "torchao_int8"),
-    ("precision", "torch_compile"),
     ("precision", "torchao_int8"),
     ("qkv_fusion", "torchao_int8"),
     ("qkv_fusion", "precision"),

@@ -29,7 +29,9 @@ def run(
     prompt: Annotated[
         str | None, typer.Option(help="The prompt, in place of the sample's.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed, in place of the sample's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The seed, in place of the sample's.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help='Which device, where there are several: "cuda:1".')
     ] = None,
@@ -53,6 +55,11 @@ def run(
     another machine.
     """
     quiet_libraries()
+    given = dict(_parsed(each) for each in argument or [])
+    if prompt is not None:
+        given["prompt"] = prompt
+    if seed is not None:
+        given["seed"] = seed
     prepare_output(output)
     from compilekit.api import bundle_of, load
     from compilekit.host import load_host
@@ -67,11 +74,6 @@ def run(
         host=load_host(plugin or []),
     )
     loaded = time.perf_counter() - start
-    given = dict(_parsed(each) for each in argument or [])
-    if prompt is not None:
-        given["prompt"] = prompt
-    if seed is not None:
-        given["seed"] = seed
     known = bundle_of(subject)
     from compilekit.bundle.sample import run_sample
 

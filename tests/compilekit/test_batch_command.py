@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import LISTENING
+from support import LISTENING, command
 
 SLEEPY = """
 import os, time
@@ -58,9 +58,7 @@ BATCH = [str(Path(sys.executable).with_name("compilekit")), "batch", "unet.yaml"
 
 
 def test_the_command_prints_json_and_the_progress_of_each_trial(saved):
-    done = subprocess.run(
-        [*BATCH, "--limit", "2", "--json"], cwd=saved, capture_output=True, text=True, check=False
-    )
+    done = command("batch", "unet.yaml", "model", "--limit", "2", "--json", cwd=saved)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["largest"], found["limit"], found["unit"]) == (2, 2, "samples")
@@ -74,9 +72,9 @@ def test_the_command_prints_json_and_the_progress_of_each_trial(saved):
 
 def test_an_interrupt_kills_the_trial_and_shows_what_was_found(saved, write):
     write("sleepy.py", SLEEPY)
-    command = [*LISTENING, *BATCH, "--steps", "sleepy{components=model}", "--plugin", "sleepy.py"]
+    words = [*LISTENING, *BATCH, "--steps", "sleepy{components=model}", "--plugin", "sleepy.py"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=saved, stdout=pipe, stderr=pipe, text=True) as running:
+    with subprocess.Popen(words, cwd=saved, stdout=pipe, stderr=pipe, text=True) as running:
         while not (pid := saved / "pid").exists() or not pid.read_text():
             assert running.poll() is None
             time.sleep(0.1)
@@ -99,9 +97,7 @@ def test_an_interrupt_kills_the_trial_and_shows_what_was_found(saved, write):
     ],
 )
 def test_mistakes_are_told_before_a_trial_is_over(saved, arguments, said):
-    done = subprocess.run(
-        [*BATCH[:2], *arguments], cwd=saved, capture_output=True, text=True, check=False
-    )
+    done = command("batch", *arguments, cwd=saved)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: in a process of its own."""
+"""The command line, as a user meets it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import LISTENING
+from support import LISTENING, command
 
 from compilekit.testing import tiny_pipeline
 
 COMMAND = [str(Path(sys.executable).with_name("compilekit"))]
 
 
-def compilekit(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+def compilekit(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    words = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,8 @@ steps:
 def test_help_says_what_it_is_and_lists_the_commands():
     done = compilekit("--help")
     assert done.returncode == 0
-    for command in ("plan", "apply", "plugins", "recipes", "schema", "doctor"):
-        assert command in done.stdout
+    for each in ("plan", "apply", "plugins", "recipes", "schema", "doctor"):
+        assert each in done.stdout
 
 
 def test_a_plan_is_printed(write):
@@ -118,7 +119,7 @@ def test_apply_saves_pictures_and_a_report(write, model, tmp_path):
 
 def test_a_broken_budget_is_exit_code_1_and_the_report_is_saved(write, model, tmp_path):
     text = RECIPE.replace("channels_last: {", "precision: {dtype: bfloat16, budget: 0.00001, ")
-    done = compilekit("apply", write("tiny.yaml", text), model, "-o", tmp_path / "out")
+    done = command("apply", write("tiny.yaml", text), model, "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "moved" in done.stderr
     assert "Traceback" not in done.stderr
@@ -131,7 +132,7 @@ def test_a_device_that_is_not_here_is_exit_code_3(write, model, tmp_path):
     if torch.xpu.is_available():
         pytest.skip("this machine has that device")
     path = write("tiny.yaml", RECIPE.replace("cpu", "xpu"))
-    done = compilekit("apply", path, model, "-o", tmp_path / "out")
+    done = command("apply", path, model, "-o", tmp_path / "out")
     assert done.returncode == 3
     assert "sees no such device" in done.stderr
 
@@ -139,7 +140,7 @@ def test_a_device_that_is_not_here_is_exit_code_3(write, model, tmp_path):
 def test_an_output_that_cannot_be_written_is_found_before_anything_runs(write, model, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    done = compilekit("apply", write("tiny.yaml", RECIPE), model, "-o", blocked / "out")
+    done = command("apply", write("tiny.yaml", RECIPE), model, "-o", blocked / "out")
     assert done.returncode == 2
     assert "cannot write there" in done.stderr
     assert "recording" not in done.stderr
@@ -147,17 +148,10 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_runs(write, m
 
 def test_an_interrupted_run_ends_with_one_line(write, model, tmp_path):
     text = RECIPE.replace("num_inference_steps: 2", "num_inference_steps: 900")
-    command = [
-        *LISTENING,
-        *COMMAND,
-        "apply",
-        str(write("tiny.yaml", text)),
-        str(model),
-        "-o",
-        "out",
-    ]
+    recipe = str(write("tiny.yaml", text))
+    words = [*LISTENING, *COMMAND, "apply", recipe, str(model), "-o", "out"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, cwd=tmp_path) as running:
+    with subprocess.Popen(words, stderr=pipe, stdout=pipe, text=True, cwd=tmp_path) as running:
         assert running.stderr is not None
         while "loading the model" not in running.stderr.readline():
             assert running.poll() is None

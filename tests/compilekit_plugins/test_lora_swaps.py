@@ -77,7 +77,7 @@ def test_another_scale_compiles_nothing_and_is_that_of_the_adapter_which_is_in(m
         (
             "many",
             "the first one has no layer unet.down_blocks.0.attentions.0.proj_in, "
-            "unet.down_blocks.1.attentions.0.proj_in, unet.mid_block.attentions.0.proj_in and 4 "
+            "unet.mid_block.attentions.0.proj_in, unet.up_blocks.1.attentions.0.proj_in and 1 "
             "more; begin with one that has them all",
         ),
         (

@@ -8,7 +8,7 @@ import json
 import diffusers
 import pytest
 import torch
-from support import SAMPLE, draw
+from support import RESNET, SAMPLE, draw
 from typer.testing import CliRunner
 
 import compilekit as ck
@@ -48,9 +48,7 @@ def test_d2_settings_reach_it_and_are_saved(tmp_path):
 
 @pytest.mark.full
 def test_d2_a_bundle_has_it(exporter, tmp_path, load):
-    recipe = ck.Recipe.from_steps(
-        f"{DPM}, eager_export{{components=unet, modules=[mid_block]}}", sample=SAMPLE
-    )
+    recipe = ck.Recipe.from_steps(f"{DPM}, {RESNET}", sample=SAMPLE)
     built = ck.build(recipe, tiny_pipeline("sd"), tmp_path / "made", host=exporter, progress=False)
     pipe = load(built.path)
     assert type(pipe.scheduler).__name__ == "DPMSolverMultistepScheduler"
@@ -161,7 +159,7 @@ def test_a10_timesteps_that_somebody_else_put_there_are_used():
 
 
 def test_a10_a_loaded_bundle_has_it_too(exporter, tmp_path, load):
-    steps = f"{ON_CPU}, eager_export{{components=unet, modules=[mid_block]}}"
+    steps = f"{ON_CPU}, {RESNET}"
     recipe = ck.Recipe.from_steps(steps, sample=SAMPLE)
     ck.build(recipe, tiny_pipeline("sd"), tmp_path / "made", host=exporter, progress=False)
     assert walked(load(tmp_path / "made").scheduler, "meta").device.type == "meta"

@@ -67,8 +67,10 @@ def test_each_config_of_the_cpu_makes_weights_smaller_and_stays_near_float32(con
     done = apply(f"torchao{{components=unet, config={config}}}")
     (step,) = done.report.steps
     assert quantised(done.pipeline.unet) == step.matched["unet"] == step.changed["unet"]
-    assert len(step.matched["unet"]) >= 48
-    assert step.parameter_bytes < 0.85 * done.report.parameter_bytes
+    assert len(step.matched["unet"]) >= 12
+    plain = tiny_pipeline("sd").unet
+    before = sum(plain.get_parameter(f"{name}.weight").nbytes for name in step.matched["unet"])
+    assert done.report.parameter_bytes - step.parameter_bytes > 0.6 * before
     assert 1e-3 < step.measurements[0].error < ON_CPU[config]
     assert step.state == {}
     with pytest.raises(ck.SaveError, match=r"steps\[0\]\.torchao changed"):
@@ -168,9 +170,9 @@ def test_two_quantisers_share_a_component_and_each_says_what_it_left_to_the_othe
         "torchao{components=unet, config=int8_dynamic, include=['*ff*']}"
     )
     first, second = done.report.steps
-    assert len(first.matched["unet"]) == 32
+    assert len(first.matched["unet"]) == 8
     assert all("attn" in name for name in first.matched["unet"])
-    assert len(second.matched["unet"]) == 8
+    assert len(second.matched["unet"]) == 2
     assert all(".ff." in name for name in second.matched["unet"])
     reasons = {second.skipped[f"unet.{name}"] for name in first.matched["unet"]}
     assert reasons == {"it is quantised already (Int8Tensor)"}
@@ -260,9 +262,9 @@ def test_adapters_are_left_alone_and_what_they_adapt_is_quantised(config, adapte
     done = apply(f"torchao{{components=unet, config={config}}}", adapted)
     (step,) = done.report.steps
     assert [name for name in step.matched["unet"] if ".lora_" in name] == []
-    assert len([name for name in step.matched["unet"] if name.endswith("to_q.base_layer")]) == 8
+    assert len([name for name in step.matched["unet"] if name.endswith("to_q.base_layer")]) == 2
     adapters = [name for name in step.skipped if ".lora_" in name]
-    assert len(adapters) == 56
+    assert len(adapters) == 32
     assert {step.skipped[name] for name in adapters} == {"it belongs to an adapter"}
     assert done.report.final[0].error < 0.015
     assert distance(draw(adapted), wanted) < 0.2 * distance(plain, wanted)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np  # noqa: F401 - for the tests' code
 import torch
+from torch import nn
 
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
@@ -32,6 +33,25 @@ def apply(pipeline, options=None, **rest):
     """The pipeline, and the row of the report."""
     done = ck.apply(recipe(options or {}, **rest), pipeline, progress=False)
     return done.pipeline, done.report.steps[-1].details
+
+
+class Line(nn.Module):
+    """A plain module, for tests that need no pipeline, whose imports take seconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def plain(module=None, options=None):
+    """A plain module, and the row of the report."""
+    module = module or Line().eval()
+    inputs = {"x": torch.ones(1, 8)}
+    done = ck.apply(recipe(options or {}, sample={}), module, inputs=inputs, progress=False)
+    return module, done.report.steps[-1].details
 
 
 def made(kind):

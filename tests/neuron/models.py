@@ -91,14 +91,6 @@ def _controlnet(kind: str) -> Any:
     import diffusers
 
     base = tiny_pipeline(kind)
-    if kind == "sd":
-        # Upstream counts the levels with attention, and expects one without.
-        base.register_modules(
-            unet=parts.unet(
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            )
-        )
     net = diffusers.ControlNetModel.from_unet(
         base.unet, conditioning_embedding_out_channels=(16, 32)
     )

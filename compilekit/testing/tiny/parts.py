@@ -28,15 +28,18 @@ _PAD, _STOP, _UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
 def unet(**changes: Any) -> UNet2DConditionModel:
-    """Build a UNet with two levels and cross-attention; `changes` are keys of its config."""
+    """Build a UNet whose first level of two has cross-attention; `changes` are keys of its config.
+
+    As in the first Stable Diffusion, the lowest level has none.
+    """
     from diffusers import UNet2DConditionModel
 
     config = {
         "sample_size": 32,
         "in_channels": LATENTS,
         "out_channels": LATENTS,
-        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
         "block_out_channels": (32, 64),
         "layers_per_block": 1,
         "norm_num_groups": 16,

@@ -25,7 +25,6 @@ from compilekit.host import Host
 
 HOST = ck.load_host([EXPORTER])
 INPUTS = {"x": torch.linspace(-1, 1, 16).reshape(2, 8)}
-POINTS = 20
 PATIENCE = 60
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
 
@@ -105,19 +104,20 @@ def exports(where: Path) -> int:
     return len((where / "log").read_text().split())
 
 
-def killed(folder: Path) -> list[dict[str, object]]:
-    """A build killed at each of some write points, and the next one."""
+def killed(folder: Path, points: str) -> list[dict[str, object]]:
+    """A build killed at so many write points, one of each stretch of it, and the next one."""
 
     def counted() -> bool:
-        points = WritePoints(where, 0)
+        counts = WritePoints(where, 0)
         build(where / "bundle")
-        return bool((where / "count").write_text(str(points.count)))
+        return bool((where / "count").write_text(str(counts.count)))
 
     where = place(folder, "count")
     assert wait(fork(counted)) == 0
     total = int((where / "count").read_text()) - 1
     found: list[dict[str, object]] = []
-    for point in sorted(random.Random(0).sample(range(1, total + 1), POINTS)):
+    ends = [1 + total * part // int(points) for part in range(int(points) + 1)]
+    for point in map(random.Random(0).randrange, ends[:-1], ends[1:]):
         where = place(folder, f"point-{point}")
         target = where / "bundle"
         code = wait(fork(lambda: (WritePoints(where, point), build(target))))  # noqa: B023
@@ -223,4 +223,4 @@ SCENARIOS = {each.__name__: each for each in (killed, real, at_once, different, 
 if __name__ == "__main__":
     # What is imported and set up on the way is there in every fork then.
     build(place(Path(sys.argv[2]), "warm") / "bundle")
-    sys.stdout.write(json.dumps(SCENARIOS[sys.argv[1]](Path(sys.argv[2]))))
+    sys.stdout.write(json.dumps(SCENARIOS[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import SAMPLE, Twice
+from support import RESNET, SAMPLE, Twice
 from torch import nn
 
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
-
-STEPS = "eager_export{components=unet, modules=[mid_block]}"
 
 
 def test_quantised_weights_that_nothing_compiles_are_refused(build, tmp_path):
@@ -33,14 +31,14 @@ def test_a_pipeline_class_that_diffusers_lacks_is_refused_before_any_work(build)
     pipeline = tiny_pipeline("sd")
     pipeline.__class__ = type("MyPipeline", (type(pipeline),), {})
     with pytest.raises(ck.ModelError, match="MyPipeline is not one of diffusers' own pipelines"):
-        build(STEPS, pipeline)
+        build(RESNET, pipeline)
 
 
 def test_a_component_of_ones_own_class_is_refused_before_any_work(build):
     pipeline = tiny_pipeline("sd")
     pipeline.unet.__class__ = type("MyUNet", (type(pipeline.unet),), {})
     with pytest.raises(ck.ModelError, match="unet: MyUNet is no class of diffusers or transform"):
-        build(STEPS, pipeline)
+        build(RESNET, pipeline)
 
 
 def test_what_is_in_neither_config_nor_weights_is_noticed(build, tmp_path):
@@ -60,7 +58,7 @@ def test_what_no_step_names_is_run_from_the_bundle_too(build, tmp_path):
     )
     del layers[-1]
     with pytest.raises(ck.VerificationError, match="loaded from the bundle it does not run"):
-        build(ck.Recipe.from_steps(STEPS, sample=SAMPLE), pipeline)
+        build(ck.Recipe.from_steps(RESNET, sample=SAMPLE), pipeline)
 
 
 def test_a_target_that_is_there_is_refused_before_any_work(build, tmp_path):

@@ -8,28 +8,27 @@ from typing import Any
 
 import pytest
 import torch
-from support import EXPORTER, SAMPLE, Twice, draw
+from support import EXPORTER, RESNET, SAMPLE, Twice, draw
 from torch import nn
 
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
-
-STEPS = "eager_export{components=unet, modules=[mid_block]}"
 
 
 def recipe_of(text: str) -> ck.Recipe:
     return ck.Recipe.parse(f"compilekit: 1\ntarget: {{device: cpu}}\n{text}")
 
 
-SIZES = f"""
+BLOCK = f"""
 sample: {json.dumps(SAMPLE)}
 shapes: [{{batch: 2}}, {{height: 96, width: 64}}, {{height: 96, width: 64, batch: 2}}]
 steps: [{{eager_export: {{components: [unet], modules: [mid_block], sizes: KIND}}}}]
 """
+SIZES = BLOCK.replace("mid_block", "mid_block.resnets.0")
 
 
 def test_batches_share_a_part_and_other_sizes_get_their_own(build, tmp_path, load):
-    built = build(recipe_of(SIZES.replace("KIND", "batch")))
+    built = build(recipe_of(BLOCK.replace("KIND", "batch")))
     assert [str(part.signature).split(", temb")[0] for part in built.manifest.parts] == [
         "hidden_states: float32[1..4, 64, 16, 16]",
         "hidden_states: float32[1..4, 64, 24, 16]",
@@ -48,14 +47,14 @@ def test_batches_share_a_part_and_other_sizes_get_their_own(build, tmp_path, loa
 def test_where_sizes_are_fixed_each_gets_a_part(build):
     built = build(recipe_of(SIZES.replace("KIND", "fixed")))
     sizes = [str(part.signature).split(", temb")[0] for part in built.manifest.parts]
-    batches = [f"hidden_states: float32[{b}, 64, {h}, 16]" for h in (16, 24) for b in (1, 2, 4)]
+    batches = [f"input_tensor: float32[{b}, 64, {h}, 16]" for h in (16, 24) for b in (1, 2, 4)]
     assert sorted(sizes) == sorted(batches)
 
 
 def test_where_any_size_may_be_symbolic_one_part_serves_all(build):
     built = build(recipe_of(SIZES.replace("KIND", "any")))
     sizes = [str(part.signature).split(", temb")[0] for part in built.manifest.parts]
-    assert sizes == ["hidden_states: float32[1..4, 64, 16..24, 16]"]
+    assert sizes == ["input_tensor: float32[1..4, 64, 16..24, 16]"]
 
 
 def test_a_size_that_the_pipeline_does_not_know_is_refused_at_its_place(build):
@@ -94,12 +93,12 @@ def test_a_size_that_the_code_fixes_is_compiled_apart(write, tmp_path):
     refusal = "    if any(context.symbols):\n        raise ck.SymbolicShapeError('fixed')\n"
     text = EXPORTER.read_text().replace("    dims = tuple(", f"{refusal}    dims = tuple(")
     host = ck.load_host([write("eager_export.py", text)])
-    recipe = ck.Recipe.from_steps(STEPS, sample=SAMPLE)
+    recipe = ck.Recipe.from_steps(RESNET, sample=SAMPLE)
     built = ck.build(recipe, tiny_pipeline("sd"), tmp_path / "made", host=host, progress=False)
     sizes = [str(part.signature).split(", temb")[0] for part in built.manifest.parts]
     assert sizes == [
-        "hidden_states: float32[2, 64, 16, 16]",
-        "hidden_states: float32[1, 64, 16, 16]",
+        "input_tensor: float32[2, 64, 16, 16]",
+        "input_tensor: float32[1, 64, 16, 16]",
     ]
 
 

@@ -17,7 +17,9 @@ OP_LISTS = {
     for name in ("PT_HPU_AUTOCAST_LOWER_PRECISION_OPS_LIST", "PT_HPU_AUTOCAST_FP32_OPS_LIST")
 }
 CACHE = os.environ.get("PT_HPU_RECIPE_CACHE_CONFIG", "")
-FAULT = os.environ.get("GAUDI_STANDIN_FAULT", "")
+FAULT = ""
+"""What is wrong with it, on purpose: `no-replay`, `no-copy`, `no-shape`."""
+
 DEVICES = {"HL-205": "GAUDI", "HL-225": "GAUDI2", "HL-325": "GAUDI3"}
 
 counts = {"compilations": 0, "hits": 0, "misses": 0, "mark_step": 0, "captures": 0, "replays": 0}
