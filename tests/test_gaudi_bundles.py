@@ -104,9 +104,7 @@ STAMPS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["the kind of device", pytest.param("the driver", marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("name", STAMPS)
 def test_another_machine_is_refused_by_name_or_compiled_for(built, tmp_path, name):
     environment, said = STAMPS[name]
     code = "answer = raised(ck.load, BUNDLE, progress=False)"

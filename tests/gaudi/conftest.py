@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 
 HERE = Path(__file__).parent
 STANDIN = HERE.parent / "standin_gaudi"
@@ -29,6 +29,9 @@ ENVIRONMENT = {
 }
 
 
+FORKS = Forks()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
@@ -38,21 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def session(
     folder: Path, code: str, environment: dict[str, str] | None = None, **values: Any
 ) -> Any:
-    """Run code in a new process: what `session.py` has is there, and the values that are given."""
+    """Run code in a process of its own: what `session.py` has is there, and the values given."""
     path = folder / "code.py"
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     path.write_text(given + textwrap.dedent(code), encoding="utf-8")
     clean = {name: text for name, text in os.environ.items() if not name.startswith("PT_HPU")}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "session.py"), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**clean, **ENVIRONMENT, **(environment or {})},
-        cwd=folder,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert lines, done.stderr[-4000:]
+    variables = {**clean, **ENVIRONMENT, **(environment or {})}
+    out, errors = FORKS.run([str(HERE / "session.py"), str(path)], folder, variables)
+    lines = [line for line in out.splitlines() if line.startswith("ANSWER ")]
+    assert lines, errors[-4000:]
     return json.loads(lines[-1].removeprefix("ANSWER "))
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 
 import compilekit as ck
 
@@ -109,20 +108,18 @@ def recipe_of(*, sample: Any, **options: Any) -> ck.Recipe:
 
 @pytest.fixture(scope="session")
 def there(standin: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Run code in a new process: what `session.py` has is there, and the values that are given."""
+    """Run code in a process of its own: what `session.py` has is there, and the values given."""
+
+    forks = Forks()
 
     def _there(code: str, **values: Any) -> Any:
-        path = tmp_path_factory.mktemp("session") / "code.py"
+        folder = tmp_path_factory.mktemp("session")
+        path = folder / "code.py"
         given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
         path.write_text(given + textwrap.dedent(code), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, str(HERE / "session.py"), str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-        assert lines, done.stderr[-4000:]
+        out, errors = forks.run([str(HERE / "session.py"), str(path)], folder, os.environ)
+        lines = [line for line in out.splitlines() if line.startswith("ANSWER ")]
+        assert lines, errors[-4000:]
         return json.loads(lines[-1].removeprefix("ANSWER "))
 
     return _there
