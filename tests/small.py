@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 import compilekit as ck
 from compilekit.recipe import library
 
-SMALL = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 7}
+SMALL = {"height": 32, "width": 32, "num_inference_steps": 2, "seed": 7}
 EAGER = {"backend": "eager", "mode": "default", "inductor": {}}
 """What is compiled is the matter, and not by what."""
 

@@ -30,7 +30,7 @@ LISTENING = [
 RESNET = "eager_export{components=unet, modules=[mid_block.resnets.0]}"
 """The step of the smallest build of a pipeline that compiles anything."""
 
-SAMPLE = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2, "seed": 7}
+SAMPLE = {"prompt": "a cat", "height": 32, "width": 32, "num_inference_steps": 2, "seed": 7}
 
 
 def command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -70,7 +70,7 @@ def test_run_draws_the_sample_and_what_is_asked_for(built, place):
     done = compilekit("run", "made", "--plugin", EXPORTER, "-o", "out", cwd=place)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "saved out/image.png")
     with Image.open(place / "out" / "image.png") as picture:
-        assert picture.size == (64, 64)
+        assert picture.size == (32, 32)
     first = (place / "out" / "image.png").read_bytes()
     again = ["run", "made", "--plugin", EXPORTER, "-o", "out"]
     command(*again, cwd=place)
@@ -85,7 +85,7 @@ def test_run_refuses_what_is_not_covered_or_runs_it_eagerly(built, place):
     done = command(*larger, cwd=place)
     assert done.returncode == 1
     assert (
-        "compilekit: unet.mid_block.resnets.0: input_tensor is float32[2, 64, 24, 16], and"
+        "compilekit: unet.mid_block.resnets.0: input_tensor is float32[2, 64, 24, 8], and"
         in done.stderr
     )
     done = command(*larger, "--on-uncovered", "eager", cwd=place)
@@ -117,7 +117,7 @@ def test_inspect_shows_what_is_covered_and_loads_nothing(built, place):
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[0]) == (0, "tiny: a StableDiffusionPipeline for cpu")
     assert "  unet.mid_block.resnets.0" in lines
-    assert any(line.startswith("    input_tensor: float32[1..2, 64, 16, 16]") for line in lines)
+    assert any(line.startswith("    input_tensor: float32[1..2, 64, 8, 8]") for line in lines)
     assert "run again when it is loaded: precision" in lines
     data = json.loads(command("inspect", "made", "--json", cwd=place).stdout)
     assert list(data["entries"]) == ["unet.mid_block.resnets.0"]

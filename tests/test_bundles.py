@@ -167,7 +167,8 @@ def test_a_new_process_without_a_compiler_gives_what_apply_gives(
     # No compiler was started, nor anything else, and nothing of torchao was imported.
     assert (found["eager"], found["started"], found["torchao"]) == (0, [], [])
     answer = np.load(tmp_path / "answer.npy")
-    assert error(answer, case.answer(case.applied(regions), 11)) < LIMITS[dtype]
+    if dtype != "float32":  # without rounding it is the float32 below
+        assert error(answer, case.answer(case.applied(regions), 11)) < LIMITS[dtype]
     # Against float32 eager it is as near as the recipe's own steps allow.
     original, _ = subject_of(kind)
     assert error(answer, case.answer(original, 11)) < LIMITS[dtype]
@@ -180,7 +181,7 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = ck.Recipe.parse(
         "compilekit: 1\ntarget: {device: cpu}\n"
         f"sample: {json.dumps(SAMPLE)}\n"
-        "shapes: [{batch: 2}, {height: 96, width: 64}, {height: 96, width: 64, batch: 2}]\n"
+        "shapes: [{batch: 2}, {height: 96, width: 32}, {height: 96, width: 32, batch: 2}]\n"
         "steps: [{torch_compile: {components: [transformer], regions: [FluxTransformerBlock]}}]\n"
     )
     ck.build(recipe, tiny_pipeline("flux"), target, progress=False)
@@ -203,7 +204,7 @@ def test_two_sizes_and_two_batches_run_and_a_third_is_refused(flux):
             assert error(drawn, draw(eager, prompt=prompt, **size)) < 1e-4
     with pytest.raises(ck.UncoveredCallError, match=r"is float32\[1, 1024, 64\]"):
         draw(pipeline, height=128, width=128)
-    with pytest.raises(ck.UncoveredCallError, match=r"is float32\[3, 256, 64\]"):
+    with pytest.raises(ck.UncoveredCallError, match=r"is float32\[3, 64, 64\]"):
         draw(pipeline, prompt=["a", "b", "c"])
     pipeline = ck.load(flux, progress=False, on_uncovered="eager")
     big = {"height": 128, "width": 128}

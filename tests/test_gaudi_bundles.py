@@ -81,7 +81,7 @@ def test_a_build_keeps_recipes_of_the_warm_up_and_leaves_this_process_alone(buil
         "hpu": "gaudi2",
     }
     warm_up = json.loads((folder / "strict" / "warm_up.json").read_text())
-    assert [call.get("height") for call in warm_up["calls"]] == [64, 96, 64]
+    assert [call.get("height") for call in warm_up["calls"]] == [32, 96, 32]
     assert [call["num_inference_steps"] for call in warm_up["calls"]] == [1, 1, 1]
     assert json.loads((folder / "strict" / "gaudi_config.json").read_text()) == {}
     index = json.loads((folder / "strict" / "model" / "model_index.json").read_text())

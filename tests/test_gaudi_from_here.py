@@ -15,7 +15,7 @@ from compilekit.environment import installed_version
 from compilekit.testing import tiny_pipeline
 
 OTHER = Path(__file__).parents[1] / ".venv-gaudi" / "bin"
-SAMPLE = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2, "seed": 7}
+SAMPLE = {"prompt": "a cat", "height": 32, "width": 32, "num_inference_steps": 2, "seed": 7}
 
 
 @pytest.fixture

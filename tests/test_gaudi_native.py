@@ -70,7 +70,7 @@ def test_the_guidance_of_a_latent_consistency_model_changes_its_pictures(equal):
 
 
 BUCKETS = """
-    two = [{"height": 96, "width": 64}, {"batch": 4}]
+    two = [{"height": 96, "width": 32}, {"batch": 4}]
     stock = made("sd")
     prompts = ["a cat", "a dog", "a cow"]
     want = {
@@ -141,7 +141,7 @@ def test_sizes_of_the_recipe_are_warmed_up_and_others_refused(buckets):
     assert buckets["tall captures"] == 3
     assert "was not warmed up; covered are" in buckets["refused"]
     assert buckets["refused"].startswith(
-        "UncoveredCallError: steps[0].gaudi: unet: called with float32[2, 4, 32, 48]"
+        "UncoveredCallError: steps[0].gaudi: unet: called with float32[2, 4, 16, 48]"
     )
 
 
@@ -187,7 +187,7 @@ TRAPS = """
             tensor.div_(1.5)
     answer["edited"] = [apart(want["old"], draw(pipeline)), counts(pipeline)["captures"]]
 
-    x = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     words = {"encoder_hidden_states": torch.zeros(2, 77, 64), "timestep_cond": None,
              "cross_attention_kwargs": None, "added_cond_kwargs": None, "return_dict": False}
     with torch.no_grad():

@@ -64,7 +64,8 @@ def test_a2_the_math_kernel_computes_all_attention():
     assert error(done) < 1e-4
 
 
-def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch, tmp_path):
+@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")
+def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch):
     from torch._inductor import config, graph
 
     flags = ("conv_1x1_as_mm", "coordinate_descent_tuning", "epilogue_fusion")
@@ -77,7 +78,7 @@ def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch, tmp_p
 
     monkeypatch.setattr(graph.GraphLowering, "codegen", spy)
     # What inductor has in its cache it does not generate again.
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config, "force_disable_caches", True)
     before = {name: getattr(config, name) for name in flags}
     (step,) = ck.Recipe.load("a3-inductor-flags").steps
     # torch still takes this flag of the guides, and ignores it.
@@ -258,7 +259,7 @@ def test_a15_flux_kontext_draws_from_a_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.open(picture).save("a15-flux-kontext.png")
     pipe = FluxKontextPipeline(**tiny_pipeline("flux").components)
-    auto = {"_auto_resize": False, "max_area": 64 * 64}
+    auto = {"_auto_resize": False, "max_area": 32 * 32}
     done = applied("a15-flux-kontext", pipe, options=FLUX, **auto)
     assert 1e-4 < error(done, "transformer") < 0.1
     assert done.report.end_to_end.psnr > 25
@@ -275,7 +276,7 @@ def test_a16_xformers_is_asked_for_by_name_where_it_is_installed():
 def test_d1_prompts_that_share_a_seed_give_reproducible_pictures():
     done = applied("d1-float16")
     assert {p.dtype for p in done.pipeline.unet.parameters()} == {torch.float16}
-    assert done.after.images.shape == (3, 64, 64, 3)
+    assert done.after.images.shape == (3, 32, 32, 3)
     assert error(done) < 0.05
 
     def one_seed(prompts: list[str]) -> Any:
@@ -342,9 +343,9 @@ def test_d6_apply_draws_grids(tmp_path):
         with Image.open(out / name) as picture:
             sizes.append(picture.size)
     before, after, (width, height) = sizes
-    assert before == after >= (128, 128)
-    assert width >= 4 * 64
-    assert height >= 3 * 64
+    assert before == after >= (64, 64)
+    assert width >= 4 * 32
+    assert height >= 3 * 32
 
 
 def test_every_row_has_a_test_and_every_recipe_of_a_row_is_run():

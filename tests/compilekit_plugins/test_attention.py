@@ -56,7 +56,7 @@ def test_a2_a_bundle_sets_the_kernel_again_when_it_is_loaded(exporter, tmp_path,
     assert chosen() == SDPBackend.FLASH_ATTENTION
     pipe = load(tmp_path / "made")
     assert chosen() == SDPBackend.MATH
-    assert draw(pipe).shape == (1, 64, 64, 3)
+    assert draw(pipe).shape == (1, 32, 32, 3)
 
 
 def test_a2_a_backend_by_name_reaches_models_that_ask_for_it(monkeypatch):

@@ -17,7 +17,7 @@ from torch import nn
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
 
-CALL = {"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2}
+CALL = {"prompt": "a cat", "height": 32, "width": 32, "num_inference_steps": 2}
 
 
 def recipe(options="", shapes=(), before=(), sample=None, **rest):

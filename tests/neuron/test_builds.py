@@ -37,7 +37,26 @@ def louder(tensors):
         tensor.mul_(1.05)
 
 
-def test_what_changed_is_never_served_from_the_cache(models, build, tmp_path, compiled):
+def retrained(model, adapter):
+    spoil(model, "unet", louder)
+
+
+def other_controlnet(model, adapter):
+    spoil(model, "controlnet", louder)
+
+
+def other_adapter(model, adapter):
+    lora(adapter, seed=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param([retrained], id="weights"),
+        pytest.param([other_controlnet, other_adapter], id="others", marks=pytest.mark.full),
+    ],
+)
+def test_what_changed_is_never_served_from_the_cache(models, build, tmp_path, compiled, changes):
     model = shutil.copytree(models("controlnet"), tmp_path / "model")
     adapter = lora(tmp_path / "adapter")
     options = {
@@ -49,15 +68,10 @@ def test_what_changed_is_never_served_from_the_cache(models, build, tmp_path, co
     assert compiled() == 5
     build(model, tmp_path / "same", **options)
     assert compiled() == 0
-    spoil(model, "unet", louder)
-    build(model, tmp_path / "retrained", **options)
-    assert compiled() == 5
-    spoil(model, "controlnet", louder)
-    build(model, tmp_path / "other net", **options)
-    assert compiled() == 5
-    lora(adapter, seed=1)
-    build(model, tmp_path / "other adapter", **options)
-    assert compiled() == 5
+    for change in changes:
+        change(model, adapter)
+        build(model, tmp_path / change.__name__, **options)
+        assert compiled() == 5
 
 
 def test_a_compiler_that_fails_is_shown_whole_and_leaves_nothing(

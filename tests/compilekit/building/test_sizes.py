@@ -21,7 +21,7 @@ def recipe_of(text: str) -> ck.Recipe:
 
 BLOCK = f"""
 sample: {json.dumps(SAMPLE)}
-shapes: [{{batch: 2}}, {{height: 96, width: 64}}, {{height: 96, width: 64, batch: 2}}]
+shapes: [{{batch: 2}}, {{height: 96, width: 32}}, {{height: 96, width: 32, batch: 2}}]
 steps: [{{eager_export: {{components: [unet], modules: [mid_block], sizes: KIND}}}}]
 """
 SIZES = BLOCK.replace("mid_block", "mid_block.resnets.0")
@@ -30,31 +30,31 @@ SIZES = BLOCK.replace("mid_block", "mid_block.resnets.0")
 def test_batches_share_a_part_and_other_sizes_get_their_own(build, tmp_path, load):
     built = build(recipe_of(BLOCK.replace("KIND", "batch")))
     assert [str(part.signature).split(", temb")[0] for part in built.manifest.parts] == [
-        "hidden_states: float32[1..4, 64, 16, 16]",
-        "hidden_states: float32[1..4, 64, 24, 16]",
+        "hidden_states: float32[1..4, 64, 8, 8]",
+        "hidden_states: float32[1..4, 64, 24, 8]",
     ]
     pipeline, eager = load(tmp_path / "made"), tiny_pipeline("sd")
     for size in ({}, {"height": 96}):
         for prompt in ("a cat", ["a cat", "a dog"]):
             drawn = draw(pipeline, prompt=prompt, **size)
             assert abs(drawn - draw(eager, prompt=prompt, **size)).max() < 1e-5
-    with pytest.raises(ck.UncoveredCallError, match=r"hidden_states is float32\[2, 64, 32, 16\]"):
+    with pytest.raises(ck.UncoveredCallError, match=r"hidden_states is float32\[2, 64, 32, 8\]"):
         draw(pipeline, height=128)
-    with pytest.raises(ck.UncoveredCallError, match=r"hidden_states is float32\[6, 64, 16, 16\]"):
+    with pytest.raises(ck.UncoveredCallError, match=r"hidden_states is float32\[6, 64, 8, 8\]"):
         draw(pipeline, prompt=["a", "b", "c"])
 
 
 def test_where_sizes_are_fixed_each_gets_a_part(build):
     built = build(recipe_of(SIZES.replace("KIND", "fixed")))
     sizes = [str(part.signature).split(", temb")[0] for part in built.manifest.parts]
-    batches = [f"input_tensor: float32[{b}, 64, {h}, 16]" for h in (16, 24) for b in (1, 2, 4)]
+    batches = [f"input_tensor: float32[{b}, 64, {h}, 8]" for h in (8, 24) for b in (1, 2, 4)]
     assert sorted(sizes) == sorted(batches)
 
 
 def test_where_any_size_may_be_symbolic_one_part_serves_all(build):
     built = build(recipe_of(SIZES.replace("KIND", "any")))
     sizes = [str(part.signature).split(", temb")[0] for part in built.manifest.parts]
-    assert sizes == ["input_tensor: float32[1..4, 64, 16..24, 16]"]
+    assert sizes == ["input_tensor: float32[1..4, 64, 8..24, 8]"]
 
 
 def test_a_size_that_the_pipeline_does_not_know_is_refused_at_its_place(build):
@@ -97,8 +97,8 @@ def test_a_size_that_the_code_fixes_is_compiled_apart(write, tmp_path):
     built = ck.build(recipe, tiny_pipeline("sd"), tmp_path / "made", host=host, progress=False)
     sizes = [str(part.signature).split(", temb")[0] for part in built.manifest.parts]
     assert sizes == [
-        "input_tensor: float32[2, 64, 16, 16]",
-        "input_tensor: float32[1, 64, 16, 16]",
+        "input_tensor: float32[2, 64, 8, 8]",
+        "input_tensor: float32[1, 64, 8, 8]",
     ]
 
 

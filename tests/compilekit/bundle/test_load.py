@@ -52,9 +52,9 @@ def test_a_size_that_is_not_covered_is_an_error_that_names_those_that_are(pipeli
     with pytest.raises(ck.UncoveredCallError) as caught:
         draw(pipeline, height=96)
     assert str(caught.value) == (
-        "unet.mid_block: hidden_states is float32[2, 64, 24, 16], and the bundle has no part for "
+        "unet.mid_block: hidden_states is float32[2, 64, 24, 8], and the bundle has no part for "
         "that. It covers\n"
-        "  hidden_states: float32[1..2, 64, 16, 16], temb: float32[1..2, 128], "
+        "  hidden_states: float32[1..2, 64, 8, 8], temb: float32[1..2, 128], "
         "encoder_hidden_states: float32[1..2, 77, 64]\n"
         "Name the sizes under `shapes:` in the recipe and build again, or load with "
         'on_uncovered="eager".'
@@ -67,12 +67,12 @@ def test_a_call_that_is_not_covered_runs_eagerly_where_that_is_asked_for(pristin
     assert abs(draw(pipeline, height=96) - wanted).max() < 1e-5
     counts = ck.bundle_of(pipeline).counts()["unet.mid_block"]
     assert (counts.compiled, counts.eager) == (0, 2)
-    assert counts.uncovered == {"hidden_states is float32[2, 64, 24, 16]": 2}
+    assert counts.uncovered == {"hidden_states is float32[2, 64, 24, 8]": 2}
 
 
 def call(pipeline: Any, **changes: Any) -> Any:
     arguments = {
-        "hidden_states": torch.ones(2, 64, 16, 16),
+        "hidden_states": torch.ones(2, 64, 8, 8),
         "temb": torch.ones(2, 128),
         "encoder_hidden_states": torch.ones(2, 77, 64),
     }
@@ -88,7 +88,7 @@ def call(pipeline: Any, **changes: Any) -> Any:
         ({"cross_attention_kwargs": {"scale": 0.5}}, "cross_attention_kwargs.scale was not given"),
         ({"temb": None}, "temb=None is no tensor"),
         ({"temb": torch.ones(1, 128)}, "temb is float32[1, 128], which does not go with hidden"),
-        ({"hidden_states": torch.ones(3, 64, 16, 16)}, "hidden_states is float32[3, 64, 16, 16]"),
+        ({"hidden_states": torch.ones(3, 64, 8, 8)}, "hidden_states is float32[3, 64, 8, 8]"),
     ],
     ids=["dtype", "mask", "keyword", "none", "batches differ", "batch"],
 )
@@ -105,7 +105,7 @@ def test_a_keyword_that_the_function_lacks_is_a_type_error(pipeline):
 
 def test_inputs_of_another_layout_are_laid_out(pipeline):
     torch.manual_seed(0)
-    hidden = torch.randn(2, 64, 16, 16)
+    hidden = torch.randn(2, 64, 8, 8)
     strided = hidden.contiguous(memory_format=torch.channels_last)
     assert torch.equal(call(pipeline, hidden_states=hidden), call(pipeline, hidden_states=strided))
     expanded = torch.ones(1, 1).expand(2, 128)
@@ -113,7 +113,7 @@ def test_inputs_of_another_layout_are_laid_out(pipeline):
 
 
 def test_a_call_that_wants_gradients_is_refused(pipeline):
-    hidden = torch.ones(2, 64, 16, 16, requires_grad=True)
+    hidden = torch.ones(2, 64, 8, 8, requires_grad=True)
     with pytest.raises(ck.UncoveredCallError, match="compiled ahead of time it gives no gradients"):
         pipeline.unet.mid_block(hidden, torch.ones(2, 128), torch.ones(2, 77, 64))
 
