@@ -64,8 +64,7 @@ def test_a2_the_math_kernel_computes_all_attention():
     assert error(done) < 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")
-def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch):
+def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch, tmp_path):
     from torch._inductor import config, graph
 
     flags = ("conv_1x1_as_mm", "coordinate_descent_tuning", "epilogue_fusion")
@@ -78,7 +77,7 @@ def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch):
 
     monkeypatch.setattr(graph.GraphLowering, "codegen", spy)
     # What inductor has in its cache it does not generate again.
-    monkeypatch.setattr(config, "force_disable_caches", True)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     before = {name: getattr(config, name) for name in flags}
     (step,) = ck.Recipe.load("a3-inductor-flags").steps
     # torch still takes this flag of the guides, and ignores it.
