@@ -112,6 +112,14 @@ def test_run_names_what_is_wrong_with_its_arguments(arguments, message, built, p
     assert "Traceback" not in done.stderr
 
 
+def test_run_looks_at_its_arguments_before_it_loads(tmp_path):
+    done = command("run", tmp_path / "nothing", "--set", "height", "-o", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (
+        2,
+        'compilekit: --set height: write NAME=VALUE, "height=96" say\n',
+    )
+
+
 def test_inspect_shows_what_is_covered_and_loads_nothing(built, place):
     done = command("inspect", "made", cwd=place)
     lines = done.stdout.splitlines()
