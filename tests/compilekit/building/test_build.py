@@ -42,10 +42,11 @@ def test_a_runtime_step_runs_again_and_remembers(build, tmp_path, load):
 
 def test_quantised_weights_need_nothing_of_torchao_when_they_are_compiled(build, tmp_path, load):
     pytest.importorskip("torchao")
+    blocks = "[transformer_blocks.0, context_embedder]"
     steps = (
         "precision{dtype=bfloat16}, torchao_int8{components=transformer, "
-        "include=[context_embedder]}, "
-        "eager_export{components=transformer, modules=[context_embedder], sizes=fixed}"
+        f"include=['transformer_blocks.0.*', context_embedder]}}, "
+        f"eager_export{{components=transformer, modules={blocks}, sizes=fixed}}"
     )
     built = build(ck.Recipe.from_steps(steps, sample=SAMPLE), tiny_pipeline("flux"))
     rows = built.manifest.component("transformer").tensors

@@ -246,7 +246,7 @@ STEPS = st.sampled_from(
 
 
 @settings(
-    max_examples=6,
+    max_examples=8,
     deadline=None,
     phases=[Phase.generate],
     database=None,
