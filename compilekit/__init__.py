@@ -1,13 +1,26 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
-from compilekit.api import Applied, apply, build, bundle_of, load, replay
-from compilekit.batching.data import Batches, BatchTrial
-from compilekit.benching.data import Bench, BenchRow
-from compilekit.bisection.blame import Blame
+# Packages that share their name with a function come first: importing one later would replace it.
+import compilekit.build
+import compilekit.load
+import compilekit.plan  # noqa: F401
+from compilekit.api import (
+    Applied,
+    apply,
+    bench,
+    bisect,
+    build,
+    bundle_of,
+    explain,
+    largest_batch,
+    load,
+    preflight,
+    replay,
+)
+from compilekit.base.words import Range
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
-from compilekit.bundle.signature import Range
-from compilekit.contexts import ExportContext, StepContext, WholeContext
+from compilekit.bundle.signing import sign
 from compilekit.errors import (
     BundleError,
     ClaimError,
@@ -33,16 +46,11 @@ from compilekit.errors import (
     VerificationError,
     WorkerError,
 )
-from compilekit.explanation.data import Explanation
-from compilekit.hookspecs import hookimpl
-from compilekit.host import Host, load_host
-from compilekit.inquiry import bench, bisect, explain, largest_batch, preflight
-from compilekit.plan import Plan, plan
-from compilekit.pushing import push
-from compilekit.recipe import Recipe
-from compilekit.report import Report
-from compilekit.signing import sign
-from compilekit.steps import (
+from compilekit.plan.plan import Plan, plan
+from compilekit.plugin.contexts import ExportContext, StepContext, WholeContext
+from compilekit.plugin.hookspecs import hookimpl
+from compilekit.plugin.host import Host, load_host
+from compilekit.plugin.steps import (
     Effects,
     Options,
     Part,
@@ -53,6 +61,13 @@ from compilekit.steps import (
     Whole,
     effects,
 )
+from compilekit.recipe import Recipe
+from compilekit.report import Report
+from compilekit.ship.push import push
+from compilekit.studies.batch.data import Batches, BatchTrial
+from compilekit.studies.bench.data import Bench, BenchRow
+from compilekit.studies.bisect.blame import Blame
+from compilekit.studies.explain.explanation import Explanation
 from compilekit.workers import run_worker
 
 __version__ = "0.1.0"

@@ -26,13 +26,11 @@ CompilekitError                 exit code of the command line: 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from compilekit.report import Report
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +68,16 @@ class Problem:
         return f"{self.location}:{key} {self.message}"
 
 
+class RunReport(Protocol):
+    """What was measured before a run failed: a `compilekit.Report`."""
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+
+
 class CompilekitError(Exception):
     """The root: catch this to catch everything that compilekit raises on purpose.
 
@@ -86,9 +94,13 @@ class CompilekitError(Exception):
     """
 
     exit_code = 1
-    report: Report | None = None
+    report: RunReport | None = None
     step: int | None = None
     repro: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain data, to cross to another process; `from_dict` reads it."""
+        return {"class": type(self).__name__, "message": str(self)}
 
 
 class UsageError(CompilekitError):
@@ -121,6 +133,11 @@ class RecipeError(CompilekitError):
         self.advice = advice
         lines = [str(problem) for problem in self.problems]
         super().__init__("\n".join([*lines, advice] if advice else lines))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain data, with its problems."""
+        problems = [asdict(problem) for problem in self.problems]
+        return {**super().to_dict(), "problems": problems, "advice": self.advice}
 
 
 class ModelError(CompilekitError):
@@ -204,12 +221,24 @@ class NoMatchError(StepError):
 
 
 class WorkerError(StepError):
-    """A process that does a step's work crashed, hung or gave no sensible answer.
+    """A process that does a step's work crashed, hung, or gave no valid answer.
+
+    code: its exit code, negative for a signal; None if it had not ended.
+    timed_out: whether it was ended because its time was over.
+    printed: the last lines that it printed.
 
     >>> import compilekit as ck
-    >>> ck.WorkerError.exit_code
-    1
+    >>> import sys
+    >>> try:
+    ...     ck.run_worker("no-such-package", {}, python=sys.executable, folder=".")
+    ... except ck.WorkerError as error:
+    ...     print(error.timed_out)
+    False
     """
+
+    code: int | None = None
+    timed_out: bool = False
+    printed: tuple[str, ...] = ()
 
 
 class ClaimError(StepError):
@@ -324,3 +353,20 @@ class MachineError(CompilekitError):
     """
 
     exit_code = 3
+
+
+def from_dict(data: dict[str, Any]) -> CompilekitError:
+    """The error that `to_dict` described."""
+    known = {kind.__name__: kind for kind in _kinds(CompilekitError)}
+    kind = known.get(data["class"], CompilekitError)
+    if issubclass(kind, RecipeError):
+        problems = [
+            Problem(Location(**each["location"]), each["key"], each["message"])
+            for each in data["problems"]
+        ]
+        return kind(problems, data["advice"])
+    return kind(data["message"])
+
+
+def _kinds(kind: type[CompilekitError]) -> list[type[CompilekitError]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in _kinds(child))]

@@ -61,7 +61,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session", autouse=True)
 def _short_timing() -> Iterator[None]:
     """Times are taken of as few runs as may be: no test asks how long something took."""
-    from compilekit import instruments
+    from compilekit.engine import instruments
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instruments, "TIMING_RUNS", 2)

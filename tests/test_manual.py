@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import compilekit as ck
-from compilekit import hookspecs
 from compilekit.cli import app
+from compilekit.plugin import hookspecs
 from compilekit.recipe import ModelSource, StepEntry, Target, TensorSpec, Verify, library
 from compilekit.recipe.parts import RESERVED
 from compilekit.steps import CHANGES, FRESH
@@ -333,7 +333,7 @@ def test_every_workload_has_a_row_that_says_what_serves_it() -> None:
 
 
 def test_the_numbers_of_the_gate_and_the_recording_are_those_of_the_code() -> None:
-    from compilekit import instruments, recording
+    from compilekit.engine import instruments, recording
 
     # As it is written: tests take their times of fewer runs.
     said = runpy.run_path(instruments.__file__)

@@ -10,8 +10,8 @@ from neuron.conftest import ENVIRONMENT, SAMPLE, recipe_of
 from typer.testing import CliRunner
 
 import compilekit as ck
+from compilekit.base.environment import installed_version
 from compilekit.cli import app
-from compilekit.environment import installed_version
 from compilekit.testing import tiny_pipeline
 
 OTHER = Path(__file__).parents[1] / ".venv-neuron" / "bin" / "python"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from compilekit.bundle.manifest import Component, Entry, Manifest, Part
-
-NAME = "manifest.json"
+from compilekit.bundle.contents import NAME, Component, Contents, Entry, Part
 
 
-def faults(manifest: Manifest) -> Iterator[str]:
+def faults(manifest: Contents) -> Iterator[str]:
     """What one entry names and no other has."""
     yield from _file_faults(manifest)
     yield from _part_faults(manifest)
@@ -20,7 +16,7 @@ def faults(manifest: Manifest) -> Iterator[str]:
     yield from _entry_faults(manifest)
 
 
-def _file_faults(manifest: Manifest) -> Iterator[str]:
+def _file_faults(manifest: Contents) -> Iterator[str]:
     files = [file.path for file in manifest.files]
     # The same name in another case is the same file on some systems.
     yield from _twice("files", [path.lower() for path in files])
@@ -34,7 +30,7 @@ def _file_faults(manifest: Manifest) -> Iterator[str]:
             yield f"parts: {part.folder}: no file lies there"
 
 
-def _part_faults(manifest: Manifest) -> Iterator[str]:
+def _part_faults(manifest: Contents) -> Iterator[str]:
     yield from _twice("parts", [part.folder for part in manifest.parts])
     yield from _twice("components", [component.name for component in manifest.components])
     yield from _twice("entries", [entry.name for entry in manifest.entries])
@@ -53,7 +49,7 @@ def _part_faults(manifest: Manifest) -> Iterator[str]:
             yield f"steps: {step.name}: its plugin is not among `plugins`"
 
 
-def _entry_faults(manifest: Manifest) -> Iterator[str]:
+def _entry_faults(manifest: Contents) -> Iterator[str]:
     parts = {part.folder: part for part in manifest.parts}
     components = {component.name: component for component in manifest.components}
     for entry in manifest.entries:

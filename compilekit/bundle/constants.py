@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from compilekit.base import torch_internals
 from compilekit.bundle import manifest
 from compilekit.bundle.calls import dense, laid_out, name_of, order_of
 from compilekit.errors import BundleError
@@ -83,13 +84,10 @@ def held_by(module: nn.Module) -> list[Held]:
 def _tensors(module: nn.Module) -> Iterator[tuple[str, str, torch.Tensor, bool]]:
     for path, each in module.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        for name, parameter in each._parameters.items():  # noqa: SLF001 - tied ones too
-            if parameter is not None:
-                yield f"{prefix}{name}", "parameter", parameter, True
-        for name, buffer in each._buffers.items():  # noqa: SLF001
-            if buffer is not None:
-                stays = name not in each._non_persistent_buffers_set  # noqa: SLF001
-                yield f"{prefix}{name}", "buffer", buffer, stays
+        for name, parameter in torch_internals.own_parameters(each):
+            yield f"{prefix}{name}", "parameter", parameter, True
+        for name, buffer, persistent in torch_internals.own_buffers(each):
+            yield f"{prefix}{name}", "buffer", buffer, persistent
         for name, value in vars(each).items():
             if isinstance(value, torch.Tensor):
                 yield f"{prefix}{name}", "attribute", value, False

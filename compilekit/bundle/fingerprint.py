@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from compilekit.base.words import SEVERITIES, Severity
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import CompilekitError
-from compilekit.host import Host
-from compilekit.steps import SEVERITIES, Severity
+from compilekit.plugin.host import Host
 
 PLUGIN = "plugin "
 

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import BundleError, CompilekitError
-from compilekit.host import Host
-from compilekit.steps import PlannedStep
+from compilekit.plugin.host import Host
+from compilekit.plugin.steps import PlannedStep
 
 
 def planned(host: Host, manifest: Manifest, index: int) -> PlannedStep:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from compilekit.steps import Device
+from compilekit.base.words import Device, Range, Size
 
 DType = Literal[
     "float64",
@@ -35,7 +35,6 @@ DType = Literal[
 """The dtypes that a bundle can hold, as torch names them."""
 
 Scalar = bool | int | float | str | None
-Size = Annotated[int, Field(ge=0)]
 RETURN_DICT = "return_dict"
 """Compiled code serves both values of this argument; the result is put together accordingly."""
 
@@ -55,26 +54,6 @@ SMALL = 2
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Range(_Data):
-    """A symbolic dimension: every size between two, both included.
-
-    symbol, times: the size is `times` the value of the symbol, which is one in all of a call.
-
-    >>> import compilekit as ck
-    >>> ck.Range(least=2, most=8, symbol="s0", times=2).takes(6)
-    True
-    """
-
-    least: Size
-    most: Size
-    symbol: str
-    times: Annotated[int, Field(ge=1)] = 1
-
-    def takes(self, size: int) -> bool:
-        """Whether it may be this size."""
-        return self.least <= size <= self.most and size % self.times == 0
 
 
 class TensorArgument(_Data):

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from compilekit.base.locks import NoLocksError, locked, try_lock
+from compilekit.base.staging import NO_ROOM, staged, sweep
 from compilekit.bundle.files import walk
 from compilekit.bundle.manifest import File
 from compilekit.cache.entry import ENTRY, KINDS, Entry, Kind, read, write
 from compilekit.cache.settings import DEFAULT_LIMIT, FOLDER
 from compilekit.errors import CompilekitError, UsageError
-from compilekit.locks import NoLocksError, locked, try_lock
-from compilekit.staging import NO_ROOM, staged, sweep
 
 FILES = "files"
 _PIECE = 1 << 22

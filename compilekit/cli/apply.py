@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,9 +20,7 @@ from compilekit.cli.shared import (
     recipe_of,
 )
 from compilekit.errors import CompilekitError, UsageError
-
-if TYPE_CHECKING:
-    from compilekit.report import Report
+from compilekit.report import Report
 
 
 def run(
@@ -43,14 +41,14 @@ def run(
     prepare_output(output)
     quiet_libraries()
     from compilekit.api import apply
-    from compilekit.host import load_host
+    from compilekit.plugin.host import load_host
 
     try:
         # With --json, what plugins and models print must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
             applied = apply(recipe_of(recipe, steps), model, host=load_host(plugin or []))
     except CompilekitError as error:
-        if error.report is not None:
+        if isinstance(error.report, Report):
             _show(error.report, output, as_json=json)
         raise
     saved = _save_images(applied.before, applied.after, output)
@@ -61,7 +59,7 @@ def run(
 
 def _save_images(before: Any, after: Any, output: Path) -> list[str]:
     from compilekit.measure.images import comparison, grid, to_pil
-    from compilekit.sample import images_of
+    from compilekit.subject.sample import images_of
 
     old, new = images_of(before), images_of(after)
     if old is None or new is None:

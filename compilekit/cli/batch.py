@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from compilekit.batching.data import Batches, BatchTrial
 from compilekit.cli.shared import (
     JsonOption,
     ModelArgument,
@@ -16,6 +15,7 @@ from compilekit.cli.shared import (
     print_json,
     recipe_of,
 )
+from compilekit.studies.batch.data import Batches, BatchTrial
 
 
 def run(
@@ -47,8 +47,8 @@ def run(
     Each trial applies the recipe in a process of its own, runs the sample with so many images,
     and measures. Ctrl-C ends it, and shows what was found. Exit code 3 when not even one fits.
     """
-    from compilekit.host import load_host
-    from compilekit.inquiry import largest_batch
+    from compilekit.api import largest_batch
+    from compilekit.plugin.host import load_host
 
     tried: list[BatchTrial] = []
     try:

@@ -40,8 +40,8 @@ def run(
     The result is verified first: exit code 1 when a budget is broken, and nothing is timed.
     """
     quiet_libraries()
-    from compilekit.host import load_host
-    from compilekit.inquiry import bench
+    from compilekit.api import bench
+    from compilekit.plugin.host import load_host
 
     # What plugins and models print must not end up among the numbers.
     with contextlib.redirect_stdout(sys.stderr):

@@ -50,8 +50,8 @@ def run(
     The model is loaded anew for each trial.
     """
     quiet_libraries()
-    from compilekit.host import load_host
-    from compilekit.inquiry import bisect
+    from compilekit.api import bisect
+    from compilekit.plugin.host import load_host
 
     judge = None if check is None else _command(check)
     found = bisect(recipe_of(recipe, steps), model, check=judge, host=load_host(plugin or []))
@@ -68,7 +68,7 @@ def _command(text: str) -> Callable[[Any], bool]:
 
     def judge(output: Any) -> bool:
         from compilekit.measure.images import to_pil
-        from compilekit.sample import images_of
+        from compilekit.subject.sample import images_of
 
         pictures = images_of(output)
         if pictures is None:

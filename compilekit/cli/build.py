@@ -21,6 +21,7 @@ from compilekit.cli.shared import (
     recipe_of,
 )
 from compilekit.errors import CompilekitError
+from compilekit.report import Report
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
     """
     quiet_libraries()
     from compilekit.api import build
-    from compilekit.host import load_host
+    from compilekit.plugin.host import load_host
     from compilekit.report.table import print_report
 
     try:
@@ -65,7 +66,7 @@ def run(
                 force=force,
             )
     except CompilekitError as error:
-        if error.report is not None and not json:
+        if isinstance(error.report, Report) and not json:
             print_report(error.report)
         raise
     if json:

@@ -69,9 +69,9 @@ def _compiler() -> tuple[str, str, str, str]:
 
 
 def _plugins(files: list[Path]) -> list[tuple[str, str, str, str]]:
-    from compilekit.environment import installed_version
-    from compilekit.host import load_host
-    from compilekit.whole import doctor_rows
+    from compilekit.base.environment import installed_version
+    from compilekit.plan.whole import doctor_rows
+    from compilekit.plugin.host import load_host
 
     host = load_host(files)
     rows = []

@@ -41,8 +41,8 @@ def run(
     what the sample calls that no step works on. Broken budgets are told, and stop nothing.
     """
     quiet_libraries()
-    from compilekit.host import load_host
-    from compilekit.inquiry import explain
+    from compilekit.api import explain
+    from compilekit.plugin.host import load_host
 
     # With --json, what plugins and models print must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):

@@ -65,8 +65,8 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 
 def _compiled(folder: Path) -> list[str]:
     """What the steps that compile whole pipelines say of a folder."""
-    from compilekit.host import load_host
-    from compilekit.whole import lines_about
+    from compilekit.plan.whole import lines_about
+    from compilekit.plugin.host import load_host
 
     return lines_about(load_host(), folder)
 

@@ -31,8 +31,8 @@ def run(
 
     Every mistake is reported, with file, line and column; exit code 2.
     """
-    from compilekit.host import load_host
-    from compilekit.plan import plan
+    from compilekit.plan.plan import plan
+    from compilekit.plugin.host import load_host
 
     checked = plan(recipe_of(recipe, steps), host=load_host(plugin or []), for_=purpose)
     if json:

@@ -7,7 +7,7 @@ from compilekit.cli.shared import JsonOption, PluginOption, print_json, print_ta
 
 def run(plugin: PluginOption = None, *, json: JsonOption = False) -> None:
     """List the plugins: steps, observers, and broken ones with the reason."""
-    from compilekit.host import load_host
+    from compilekit.plugin.host import load_host
 
     host = load_host(plugin or [])
     rows = []

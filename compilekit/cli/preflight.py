@@ -38,8 +38,8 @@ def run(
     Exit code 1 when the model cannot be compiled, 3 when this machine will not do.
     """
     quiet_libraries()
-    from compilekit.host import load_host
-    from compilekit.inquiry import preflight
+    from compilekit.api import preflight
+    from compilekit.plugin.host import load_host
 
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         notes = preflight(

@@ -11,8 +11,8 @@ from compilekit.bundle.files import total
 from compilekit.bundle.manifest import File
 from compilekit.cli.inspect import BundleArgument
 from compilekit.cli.shared import print_table
-from compilekit.pushing import push
 from compilekit.report.data import size
+from compilekit.ship.push import push
 
 
 def run(

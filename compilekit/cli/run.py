@@ -62,7 +62,7 @@ def run(
         given["seed"] = seed
     prepare_output(output)
     from compilekit.api import bundle_of, load
-    from compilekit.host import load_host
+    from compilekit.plugin.host import load_host
 
     start = time.perf_counter()
     subject = load(
@@ -75,7 +75,7 @@ def run(
     )
     loaded = time.perf_counter() - start
     known = bundle_of(subject)
-    from compilekit.bundle.sample import run_sample
+    from compilekit.load.run import run_sample
 
     start = time.perf_counter()
     result = run_sample(subject, known, given)
@@ -99,7 +99,7 @@ def _parsed(text: str) -> tuple[str, Any]:
 
 def _save(result: Any, output: Path) -> str:
     from compilekit.measure.images import grid, to_pil
-    from compilekit.sample import images_of
+    from compilekit.subject.sample import images_of
 
     images = images_of(result)
     if images is None:

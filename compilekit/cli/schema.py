@@ -26,7 +26,7 @@ def run(
 
         print_json(schema())
         return
-    from compilekit.host import load_host
+    from compilekit.plugin.host import load_host
     from compilekit.recipe.json_schema import recipe_schema
 
     steps = load_host(plugin or []).descriptions

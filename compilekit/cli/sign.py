@@ -27,6 +27,6 @@ def run(
     Make a key with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem; openssl ec
     -in key.pem -pubout -out key.pub. Check with: compilekit verify BUNDLE --key key.pub.
     """
-    from compilekit.signing import sign
+    from compilekit.bundle.signing import sign
 
     typer.echo(f"signed: {sign(bundle, key)}")

@@ -37,7 +37,7 @@ def run(
     """
     from compilekit.bundle.files import check_files, total
     from compilekit.bundle.manifest import Manifest
-    from compilekit.signing import check_trust
+    from compilekit.bundle.signing import check_trust
 
     manifest, digest = Manifest.read_with_digest(bundle)
     signers = check_trust(bundle, manifest, digest, key)
@@ -46,8 +46,8 @@ def run(
     if replay:
         quiet_libraries()
         from compilekit.api import load
-        from compilekit.bundle.verify import replay as answer
-        from compilekit.host import load_host
+        from compilekit.load.verify import replay as answer
+        from compilekit.plugin.host import load_host
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

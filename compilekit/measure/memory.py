@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from compilekit.measure.machine import field
-from compilekit.model import cuda_in_use, synchronize
+from compilekit.subject.model import cuda_in_use
 
 _PROC = Path("/proc")
 
@@ -28,7 +28,7 @@ def working_bytes(run: Callable[[], object]) -> int | None:
 def reset_peak() -> bool:
     """Let `peak_bytes` count from now on; false where that cannot be."""
     if cuda_in_use():
-        synchronize()
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return True
     with contextlib.suppress(OSError, AttributeError):
@@ -51,7 +51,7 @@ def held_bytes() -> int | None:
 def peak_bytes() -> int:
     """The most bytes in use since `reset_peak`, or at all: the GPU's, else the process's."""
     if cuda_in_use():
-        synchronize()
+        torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

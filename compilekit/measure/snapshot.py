@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compilekit.steps import CHANGES, Change
+from compilekit.base import torch_internals
+from compilekit.base.diffusers_internals import OLD_FORWARD, attention_backend_of
+from compilekit.base.words import CHANGES, Change
 
 _SAMPLE = 1024
-_WRAPPER = "_orig_mod"
-_COMPILED_CALL = "_compiled_call_impl"
 _SWITCHES = ("training", "use_tiling", "use_slicing")
 # What runs a component. Other methods of an instance (saving, say) do not steer its outputs.
-_RUNS = ("forward", "encode", "decode", "_old_forward")
+_RUNS = ("forward", "encode", "decode", OLD_FORWARD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,8 @@ def look(module: nn.Module) -> Snapshot:
     wrappers: dict[str, list[object]] = {}
     sampler = _Sampler()
     for path, each in module.named_modules():
-        name = ".".join(part for part in path.split(".") if part != _WRAPPER)
-        if _WRAPPER in each._modules:  # noqa: SLF001
+        name = ".".join(part for part in path.split(".") if part != torch_internals.WRAPPED)
+        if torch_internals.is_wrapper(each):
             wrappers.setdefault(name, []).append(each)
             continue
         modules[name] = _look_at_module(each, wrappers.get(name, []))
@@ -129,22 +129,23 @@ def _look_at_module(module: nn.Module, wrappers: list[object]) -> ModuleLook:
     own = vars(module)
     overrides: dict[str, object] = {}
     compiled = [*wrappers]
-    if own.get(_COMPILED_CALL) is not None:
-        compiled.append(own[_COMPILED_CALL])
+    call = torch_internals.compiled_call(module)
+    if call is not None:
+        compiled.append(call)
     for name, value in own.items():
         if name not in _RUNS or not callable(value):
             continue
         innermost = _compiled_in(value)
         if innermost is not None and not any(innermost is each for each in compiled):
             compiled.append(innermost)
-        plain = _original(value) if innermost is value else value
+        plain = torch_internals.original_of(value) if innermost is value else value
         if not _is_of_class(plain, module, name):
             overrides[name] = plain
     processor = own.get("processor")
     switches = {name: own[name] for name in _SWITCHES if name in own}
     # diffusers keeps the choice of an attention kernel on the processor.
-    switches["attention_backend"] = getattr(processor, "_attention_backend", None)
-    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())  # noqa: SLF001
+    switches["attention_backend"] = attention_backend_of(processor)
+    hooks = tuple(torch_internals.hooks_of(module))
     return ModuleLook(
         kind=type(module),
         processor=None if processor is None else type(processor),
@@ -155,16 +156,10 @@ def _look_at_module(module: nn.Module, wrappers: list[object]) -> ModuleLook:
     )
 
 
-def _original(function: object) -> Any:
-    if getattr(function, "_torchdynamo_disable", False):
-        return None
-    return getattr(function, "_torchdynamo_orig_callable", None)
-
-
 def _compiled_in(function: object) -> object | None:
     """The result of torch.compile in a callable: wrappers copy its attributes."""
     found: object | None = None
-    while _original(function) is not None:
+    while torch_internals.original_of(function) is not None:
         found = function
         function = getattr(function, "__wrapped__", None)
     return found

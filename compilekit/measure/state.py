@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from compilekit.base.torch_internals import config_entries
+
 NOT_SET = "(not set)"
 UNREADABLE = "(unreadable)"
 HIDDEN = "(hidden)"
@@ -209,7 +211,7 @@ def _config_values(path: str) -> Iterator[tuple[str, object]]:
     try:
         copies: dict[str, object] = config.get_config_copy()
     except Exception:  # noqa: BLE001 - someone put an object there that cannot be copied
-        entries = getattr(config, "_config", {})
+        entries = config_entries(config)
         copies = {name: config for name, entry in entries.items() if not _is_alias(entry)}
     for name, value in copies.items():
         # A copy of an object that someone put there would never be equal to the next copy.

@@ -6,10 +6,10 @@ to check (the planner, say) takes `read` and `check`, adds its own problems, and
 
 from __future__ import annotations
 
-from compilekit.recipe.draft import Draft, check
+from compilekit.recipe.draft import Draft
 from compilekit.recipe.library import read
 from compilekit.recipe.parts import ModelSource, StepEntry, Target, TensorSpec, Verify
-from compilekit.recipe.schema import Recipe
+from compilekit.recipe.recipe import Recipe, check
 from compilekit.recipe.source import Document
 
 __all__ = [

@@ -5,54 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from compilekit.errors import Problem, RecipeError
+from compilekit.base.words import DEVICES, Device
+from compilekit.errors import Problem
 from compilekit.recipe.messages import shown, validated
 from compilekit.recipe.nodes import KeyPath, dotted, printable
 from compilekit.recipe.parts import RESERVED, StepEntry, components_in
-from compilekit.recipe.schema import Recipe
-from compilekit.steps import DEVICES, Device
+from compilekit.recipe.schema import RecipeData
 
 if TYPE_CHECKING:
     from compilekit.recipe.source import Document
 
 
+R = TypeVar("R", bound=RecipeData)
+
+
 @dataclass(frozen=True)
-class Draft:
+class Draft(Generic[R]):
     """What could be read of a document; `recipe` only where nothing is wrong."""
 
     document: Document
     device: Device | None
     steps: list[StepEntry]
-    recipe: Recipe | None
+    recipe: R | None
 
 
-def checked(document: Document) -> Recipe:
-    """The recipe, or one error with every problem."""
-    draft, problems = check(document)
-    if draft.recipe is None:
-        raise RecipeError(problems)
-    return draft.recipe
-
-
-def check(document: Document) -> tuple[Draft, list[Problem]]:
-    """Check a document; the steps that make sense are kept, so that a plan can check them too."""
+def draft_of(document: Document, model: type[R]) -> tuple[Draft[R], list[Problem]]:
+    """Check a document; steps that make sense are kept, so that a plan can check them too."""
     data = {"name": _stem(document.file), **document.data}
     entries: list[StepEntry] = []
     problems: list[Problem] = []
     if isinstance(data.get("steps"), list):
         entries, problems = read_steps(document, data.pop("steps"))
     recipe, others = validated(
-        Recipe, data, prefix_path=(), prefix_key="", locate=document.locate, known=("extends",)
+        model, data, prefix_path=(), prefix_key="", locate=document.locate, known=("extends",)
     )
     problems = sorted([*problems, *others])
-    if problems or recipe is None:
-        recipe = None
-    else:
-        recipe = recipe.model_copy(update={"steps": tuple(entries)})
-        recipe._document = document  # noqa: SLF001
-    return Draft(document, _device(data), entries, recipe), problems
+    whole = None if problems or recipe is None else recipe.placed(document, entries)
+    return Draft(document, _device(data), entries, whole), problems
 
 
 def read_steps(document: Document, items: list[Any]) -> tuple[list[StepEntry], list[Problem]]:

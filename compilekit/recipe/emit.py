@@ -11,7 +11,7 @@ from compilekit.errors import UsageError
 
 if TYPE_CHECKING:
     from compilekit.recipe.parts import StepEntry
-    from compilekit.recipe.schema import Recipe
+    from compilekit.recipe.schema import RecipeData
 
 _BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 # Other readers, and people, may take these for something else than strings.
@@ -64,7 +64,7 @@ def step_data(step: StepEntry) -> str | dict[str, Any]:
     return {step.plugin: body} if body else step.plugin
 
 
-def recipe_to_yaml(recipe: Recipe) -> str:
+def recipe_to_yaml(recipe: RecipeData) -> str:
     """A whole recipe: sections on lines of their own, what is in them in flow style."""
     data = recipe.model_dump(exclude_defaults=True, exclude={"steps"})
     lines = [f"compilekit: {recipe.compilekit}", f"name: {flow(recipe.name)}"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from compilekit.recipe.parts import COMPONENT, RESERVED, StepEntry
-from compilekit.recipe.schema import Recipe
+from compilekit.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -1,10 +1,10 @@
-"""What a recipe may say, and the ways to read and write one."""
+"""What a recipe may say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
@@ -13,11 +13,8 @@ from compilekit.recipe.messages import shown
 from compilekit.recipe.parts import ModelSource, Size, StepEntry, Target, Text, Verify, fault
 from compilekit.recipe.source import Document
 
-if TYPE_CHECKING:
-    from compilekit.recipe.draft import Draft
-    from compilekit.steps import Device
-
 FORMAT = 1
+R = TypeVar("R", bound="RecipeData")
 
 
 class _Sample(BaseModel):
@@ -26,13 +23,8 @@ class _Sample(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
-class Recipe(BaseModel):
-    """A checked recipe: what to make fast, on what, by which steps, and how close it must stay.
-
-    >>> recipe = Recipe.from_steps("channels_last{components=[unet]}, torch_compile")
-    >>> [step.plugin for step in recipe.steps]
-    ['channels_last', 'torch_compile']
-    """
+class RecipeData(BaseModel):
+    """What a recipe says; `Recipe` is the same with ways to read and write it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +66,7 @@ class Recipe(BaseModel):
 
     def __eq__(self, other: object) -> bool:
         """Where a recipe was written does not matter."""
-        if not isinstance(other, Recipe):
+        if not isinstance(other, RecipeData):
             return NotImplemented
         return self.__dict__ == other.__dict__
 
@@ -102,60 +94,7 @@ class Recipe(BaseModel):
             return Location("<recipe>")
         return self._document.locate(path)
 
-    def draft(self) -> Draft:
-        """The recipe as a draft with nothing wrong, for whoever checks it further."""
-        from compilekit.recipe.draft import Draft
-
-        document = self._document or Document("<recipe>", Path(), {}, {})
-        return Draft(document, self.target.device, list(self.steps), self)
-
-    def to_yaml(self) -> str:
-        """The recipe as YAML that can be loaded again; what is default is left out."""
-        from compilekit.recipe.emit import recipe_to_yaml
-
-        return recipe_to_yaml(self)
-
-    @classmethod
-    def load(cls, source: str | Path) -> Recipe:
-        """Load a recipe file, or a shipped recipe by its name."""
-        from compilekit.recipe.library import read
-
-        return cls._checked(read(source))
-
-    @classmethod
-    def parse(cls, text: str, *, file: str = "<recipe>") -> Recipe:
-        """Read a recipe from text; `file` names it in messages."""
-        from compilekit.recipe.source import read_text
-
-        return cls._checked(read_text(text, file))
-
-    @classmethod
-    def from_steps(
-        cls, steps: str, *, device: Device = "cpu", sample: Mapping[str, Any] | None = None
-    ) -> Recipe:
-        """Make a recipe from the compact text form: `qkv_fusion, torch_compile{mode=default}`."""
-        from compilekit.recipe.text import document_of_steps
-
-        return cls._checked(document_of_steps(steps, device, sample or {}))
-
-    def with_steps(self, steps: str) -> Recipe:
-        """The same recipe with other steps, in the compact text form.
-
-        >>> Recipe.from_steps("qkv_fusion").with_steps("channels_last").steps[0].plugin
-        'channels_last'
-        """
-        from compilekit.recipe.text import document_of_steps
-
-        own = self._document or Recipe.parse(self.to_yaml())._document  # noqa: SLF001
-        assert own is not None  # noqa: S101 - what is parsed has one
-        other = document_of_steps(steps, self.target.device, {})
-        places = {key: place for key, place in own.places.items() if key[:1] != ("steps",)}
-        places |= {key: place for key, place in other.places.items() if key[:1] == ("steps",)}
-        data = {**own.data, "steps": other.data["steps"]}
-        return self._checked(Document(own.file, own.folder, data, places))
-
-    @classmethod
-    def _checked(cls, document: Document) -> Recipe:
-        from compilekit.recipe.draft import checked
-
-        return checked(document)
+    def placed(self, document: Document, steps: Sequence[StepEntry]) -> Self:
+        """The recipe with its steps, and where each value was written."""
+        self._document = document
+        return self.model_copy(update={"steps": tuple(steps)})

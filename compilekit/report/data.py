@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from compilekit.steps import Change
+from compilekit.base.words import Change
 
 
 class _Data(BaseModel):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from compilekit.errors import MachineError, ModelError, StepError, WorkerError
+from compilekit.errors import MachineError, ModelError, StepError, WorkerError, from_dict
 
 SERVE = Path(__file__).with_name("serve.py")
 KEPT = 60
@@ -128,11 +128,13 @@ class _Talk:
             except queue.Empty:
                 assert time_limit is not None  # noqa: S101 - else there is no timeout
                 raise self._error(
-                    f"gave no result within its time limit of {time_limit:g} s, and was ended"
+                    f"gave no result within its time limit of {time_limit:g} s, and was ended",
+                    timed_out=True,
                 ) from None
             if line is None:
                 printed.join(PATIENCE)
-                raise self._error(self._ending())
+                code = self._exit_code()
+                raise self._error(_ending(code), code=code)
             result = self._follow(line)
             if result is not None:
                 return result
@@ -170,6 +172,8 @@ class _Talk:
             self._say(text)
         elif event == "note":
             self._note(text)
+        elif event == "failed" and answer.get("error"):
+            raise from_dict(answer["error"])
         elif event == "failed":
             kind = FAILURES.get(str(answer.get("kind")))
             if kind is not None:
@@ -182,19 +186,26 @@ class _Talk:
             raise self._error(f"answered with an event {event!r}, which is not known here")
         return None
 
-    def _ending(self) -> str:
-        """How it ended, in words."""
+    def _exit_code(self) -> int | None:
         try:
-            code = self._process.wait(PATIENCE)
+            return self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            return "closed its answers and went on"
-        if code >= 0:
-            return f"ended with exit code {code} and no result"
-        name = signal.Signals(-code).name
-        why = ": too little memory, maybe" if name == "SIGKILL" else ""
-        return f"was ended by {name}{why}"
+            return None
 
-    def _error(self, what: str) -> WorkerError:
-        said = "\n".join(f"  {line}" for line in self._printed)
-        last = f"\nIt printed last:\n{said}" if said else ""
-        return WorkerError(f"{self._key}: the worker ({self._python}) {what}{last}")
+    def _error(self, what: str, *, code: int | None = None, timed_out: bool = False) -> WorkerError:
+        lines = "\n".join(f"  {line}" for line in self._printed)
+        last = f"\nIt printed last:\n{lines}" if lines else ""
+        error = WorkerError(f"{self._key}: the worker ({self._python}) {what}{last}")
+        error.code, error.timed_out, error.printed = code, timed_out, tuple(self._printed)
+        return error
+
+
+def _ending(code: int | None) -> str:
+    """How a worker ended, in words."""
+    if code is None:
+        return "closed its answers and went on"
+    if code >= 0:
+        return f"ended with exit code {code} and no result"
+    name = signal.Signals(-code).name
+    why = ": perhaps memory ran out" if name == "SIGKILL" else ""
+    return f"was ended by {name}{why}"

@@ -13,7 +13,10 @@ import signal
 import sys
 import threading
 import traceback
+import types
+from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
 NAME = "compilekit_worker"
 OLDEST = (3, 10)
 
@@ -45,15 +48,19 @@ def main() -> None:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         kind = getattr(error, "worker_kind", "")
         text = str(error) if kind else f"{type(error).__name__}: {error}"
-        tell("failed", kind=kind, text=text, traceback=trace)
+        # compilekit's own errors cross whole, with all that they carry.
+        whole = error.to_dict() if hasattr(error, "to_dict") and not kind else None
+        tell("failed", kind=kind, text=text, traceback=trace, error=whole)
         return
     tell("result", result=result)
 
 
 def _package(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
     """Import the worker's package by its folder, under a name that shadows nobody."""
-    # This script's own folder comes first on the path, and must not be looked into.
-    sys.path.pop(0)
+    # This script's own folder comes first on the path. No module must be found in it.
+    if sys.path and Path(sys.path[0]).resolve() == HERE:
+        sys.path.pop(0)
+    _offer_faults()
     spec = importlib.util.spec_from_file_location(
         NAME,
         f"{folder}/__init__.py",
@@ -64,6 +71,15 @@ def _package(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _offer_faults() -> None:
+    """Let the package import `compilekit.workers.faults` where compilekit is not installed."""
+    if importlib.util.find_spec("compilekit") is None:
+        for name, path in (("compilekit", []), ("compilekit.workers", [str(HERE)])):
+            module = types.ModuleType(name)
+            module.__path__ = path
+            sys.modules[name] = module
 
 
 def _end_with_whoever_asked() -> None:

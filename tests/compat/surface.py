@@ -13,8 +13,8 @@ from compat.make import SAMPLE, pipeline
 from support import command
 
 import compilekit as ck
-from compilekit import hookspecs
 from compilekit.cli import app
+from compilekit.plugin import hookspecs
 
 HERE = Path(__file__).parent
 NUMBER, NULL = "number", "null"

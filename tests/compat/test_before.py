@@ -11,7 +11,7 @@ import torch
 from compat.make import SAMPLE, STEPS, pipeline
 
 import compilekit as ck
-from compilekit.building import reuse, run
+from compilekit.build import reuse, run
 
 BEFORE = Path(__file__).parent / "before"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import math
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,14 +19,17 @@ import torch
 from support import SAMPLE
 
 import compilekit as ck
-from compilekit.batching.arguments import batched, generators, unit_of
-from compilekit.batching.child import Request
-from compilekit.batching.limits import is_memory, share_or_bytes
-from compilekit.batching.process import COMMAND
-from compilekit.batching.search import search
+from compilekit.api.job import JobElsewhere
 from compilekit.measure import machine
 from compilekit.model import Model
+from compilekit.studies.batch.limits import is_memory, share_or_bytes
+from compilekit.studies.batch.process import WORKER
+from compilekit.studies.batch.request import Request
+from compilekit.studies.batch.search import search
+from compilekit.studies.batch.trial import generators
+from compilekit.subject.sizes import sized, unit_of
 from compilekit.testing import tiny_pipeline
+from compilekit.workers.client import SERVE
 
 NETS = """
 import os, signal, time
@@ -135,7 +140,7 @@ def test_a_crash_ends_the_search_with_what_was_said_last(nets):
     with pytest.raises(ck.StepError) as error:
         largest(nets.crashing)
     assert str(error.value) == (
-        "batch 2: the trial died of exit code 7 while running the sample\n  what it said last"
+        "batch 2: the trial died while running the sample: exit code 7\n  what it said last"
     )
 
 
@@ -198,7 +203,7 @@ def test_a_model_that_another_process_cannot_make_is_refused(nets):
     ("options", "said"),
     [
         ({"limit": 0}, "the largest batch to try is 0"),
-        ({"timeout": 0}, "a trial may take 0 s"),
+        ({"timeout": 0}, "the time limit of a trial is 0 s"),
         ({"memory": "lots"}, 'memory: "lots" is no size; write "20 GB", say'),
         ({"memory": "101%"}, "not between 0 % and 100 %"),
         ({"memory": "0"}, "is nothing"),
@@ -257,6 +262,10 @@ def test_the_table_ends_with_the_largest_and_the_fastest():
     assert str(ck.Batches(trials[3:], limit=64)).endswith("\nno batch fits")
 
 
+def batched(model, sample, count):
+    return sized(model, sample, {"batch": count}, by="images")
+
+
 ARGUMENTS = {key: value for key, value in SAMPLE.items() if key != "seed"}
 
 
@@ -307,15 +316,19 @@ def test_the_batch_is_what_the_pipeline_takes():
         batched(Model(Wordless()), {}, 3)
 
 
-def test_a_trial_ends_when_whoever_asked_is_gone(nets):
-    request = Request(ck.Recipe.parse(RECIPE), nets.slow, None, (), 1, None, None)
+def test_a_trial_ends_when_the_process_that_asked_is_gone(nets, tmp_path):
+    order = JobElsewhere(ck.Recipe.parse(RECIPE), nets.slow, None, ())
+    file = tmp_path / "request.pickle"
+    file.write_bytes(pickle.dumps(Request(order, 1, None, None)))
     pipe = subprocess.PIPE
-    with subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe) as process:
-        process.stdin.write(pickle.dumps(sys.path) + pickle.dumps(request))
+    command = [sys.executable, SERVE, WORKER]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) as process:
+        request = json.dumps({"path": sys.path, "file": str(file)})
+        process.stdin.write(request.encode() + b"\n")
         process.stdin.flush()
         assert any(b"running the sample" in line for line in process.stdout)
         process.stdin.close()
-        assert process.wait(20) == 1
+        assert process.wait(20) == -signal.SIGKILL
 
 
 def test_what_is_free_heeds_the_control_groups(tmp_path, monkeypatch):

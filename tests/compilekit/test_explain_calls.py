@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compilekit.explanation.calls import usage
 from compilekit.model import Model
+from compilekit.studies.explain.calls import usage
 
 
 class Nested(nn.Module):

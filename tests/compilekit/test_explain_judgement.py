@@ -10,11 +10,11 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from compilekit.explanation.data import ExplainedStep
-from compilekit.explanation.judge import grouped, timing, verdict
-from compilekit.explanation.pace import Pace, Pacer, interval
+from compilekit.engine.recording import record
 from compilekit.model import Model
-from compilekit.recording import record
+from compilekit.studies.explain.data import ExplainedStep
+from compilekit.studies.explain.judge import grouped, timing, verdict
+from compilekit.studies.explain.pace import Pace, Pacer, interval
 
 INPUTS = {"x": torch.linspace(-1, 1, 32).reshape(4, 8)}
 

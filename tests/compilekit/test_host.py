@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import compilekit as ck
-from compilekit.discovery import installed_plugins
-from compilekit.host import Host
+from compilekit.plugin.discovery import installed_plugins
+from compilekit.plugin.host import Host
 
 STEP = """
 import compilekit as ck

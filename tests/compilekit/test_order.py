@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compilekit import Effects, Options, PlannedStep, StepDescription, effects
-from compilekit.order import corrected, violations
+from compilekit.plan.order import corrected, violations
 
 
 def step(index: int, name: str, does: Effects, components: tuple[str, ...] = ("unet",)):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import compilekit as ck
 from compilekit.cli import app
-from compilekit.pushing import uploads
+from compilekit.ship.push import uploads
 
 run = CliRunner().invoke
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from compilekit.engine.recording import MAX_SIGNATURES, Recording, record, run_call
 from compilekit.model import Model
-from compilekit.recording import MAX_SIGNATURES, Recording, record, run_call
 
 
 class Echo(nn.Module):

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import compilekit as ck
 from compilekit.cli import app
-from compilekit.host import Host
+from compilekit.plugin.host import Host
 
 
 def make_key(folder, name, key=None, encryption=None):

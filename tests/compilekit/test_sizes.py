@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support import SAMPLE
 
-from compilekit.sizes import sized
+from compilekit.subject.sizes import sized
 
 
 def test_another_size_keeps_the_rest_of_the_sample():

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import compilekit as ck
-from compilekit.staging import staged
+from compilekit.base.staging import staged
 
 
 def test_a_folder_gets_its_name_only_when_all_went_well(tmp_path):
@@ -50,7 +50,7 @@ def test_what_a_killed_process_has_left_is_swept_away_and_a_running_ones_is_not(
     script = """
 import os, signal, sys
 from pathlib import Path
-from compilekit.staging import staged
+from compilekit.base.staging import staged
 with staged(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 import compilekit as ck
 from compilekit.cli import app
 from compilekit.testing import tiny_pipeline
+from compilekit.workers.faults import Fault, MachineFault, ModelFault
 from compilekit_plugins.gaudi import keys, machine
 from compilekit_plugins.gaudi.options import Gaudi
 from compilekit_plugins.gaudi.weights import Watch
 from compilekit_plugins.gaudi.worker import config, environment, optimum, packages
-from compilekit_plugins.gaudi.worker.faults import Fault, MachineFault, ModelFault
 
 run = CliRunner().invoke
 DOCS = Path(__file__).parents[2] / "docs"

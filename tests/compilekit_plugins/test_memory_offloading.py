@@ -16,9 +16,10 @@ from support import SAMPLE, draw
 from torch import nn
 
 import compilekit as ck
-from compilekit.engine import Run
+from compilekit.base.progress import Progress
+from compilekit.engine.job import Job
+from compilekit.engine.run import Execution
 from compilekit.model import Model, parameter_bytes
-from compilekit.progress import Progress
 from compilekit.testing import tiny_pipeline
 
 CAST = "memory{components=unet, layerwise={storage: float8_e4m3fn}}"
@@ -40,8 +41,8 @@ def on_the_cpu(steps, pipeline):
     target = plan.recipe.target.model_copy(update={"device": "cpu"})
     plan = dataclasses.replace(plan, recipe=plan.recipe.model_copy(update={"target": target}))
     sample = {key: value for key, value in SAMPLE.items() if key != "seed"}
-    run = Run(plan, Model(pipeline), ck.load_host(), sample, Progress(enabled=False))
-    return run.execute().report
+    job = Job(plan, Model(pipeline), ck.load_host(), sample, Progress(enabled=False))
+    return Execution(job).run().report
 
 
 def group(folder, options="", components="unet"):
@@ -243,9 +244,9 @@ def test_offloading_by_the_pipeline_is_for_whole_pipelines():
     )
     plan = ck.plan(ck.Recipe.from_steps("memory{offload=model}", device="cuda"))
     net = Model(nn.Linear(8, 8), {"input": torch.ones(1, 8)})
-    run = Run(plan, net, ck.load_host(), {}, Progress(enabled=False))
+    job = Job(plan, net, ck.load_host(), {}, Progress(enabled=False))
     with pytest.raises(ck.StepError, match=r"a Linear has no offload: model; say `offload: group`"):
-        run.execute()
+        Execution(job).run()
 
 
 # Why code is not compiled around such hooks; with other versions of torch it may be

@@ -316,8 +316,8 @@ def test_the_worker_s_files_import_nothing_of_compilekit_and_parse_as_python_3_1
 def test_a_pipeline_that_calls_its_unet_with_three_times_the_batch_needs_a_dynamic_one():
     from types import SimpleNamespace
 
+    from compilekit.workers.faults import Fault
     from compilekit_plugins.neuron.worker.export import _refuse
-    from compilekit_plugins.neuron.worker.faults import Fault
 
     options = Neuron(height=64, width=64).model_dump(mode="json")
     request = {"class": "StableDiffusionInstructPix2PixPipeline"}

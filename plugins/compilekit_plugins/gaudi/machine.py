@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import compilekit as ck
+from compilekit.workers.faults import Fault, MachineFault
 from compilekit_plugins.gaudi.options import Gaudi
 from compilekit_plugins.gaudi.worker import config, environment, packages
-from compilekit_plugins.gaudi.worker.faults import Fault, MachineFault
 
 if TYPE_CHECKING:
     from compilekit.steps import Purpose, Severity

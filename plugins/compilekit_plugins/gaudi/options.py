@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 import compilekit as ck
+from compilekit.workers.faults import Fault
 from compilekit_plugins.gaudi.worker import config
-from compilekit_plugins.gaudi.worker.faults import Fault
 
 if TYPE_CHECKING:
     from compilekit.steps import Device, Purpose

@@ -117,7 +117,7 @@ def load_compiled(part: ck.StoredPart, context: ck.StepContext) -> Any:
         raise ck.MachineError(
             f"{part.folder}: there is no Neuron device here; {machine.DRIVER} bring its driver"
         )
-    from compilekit_plugins.neuron.worker.faults import Fault
+    from compilekit.workers.faults import Fault
     from compilekit_plugins.neuron.worker.load import load
 
     kind = part.pipeline or part.details["class"]

@@ -21,7 +21,7 @@ import torch
 from support import EXPORTER, Twice
 
 import compilekit as ck
-from compilekit.host import Host
+from compilekit.plugin.host import Host
 
 HOST = ck.load_host([EXPORTER])
 INPUTS = {"x": torch.linspace(-1, 1, 16).reshape(2, 8)}

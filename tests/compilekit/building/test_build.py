@@ -96,7 +96,7 @@ def test_the_samples_pictures_travel_in_the_bundle(build, tmp_path, exporter):
     built = build(recipe, tiny_pipeline("sd-img2img"))
     assert built.manifest.sample["image"] == "sample/image.png"
     (tmp_path / "in" / "start.png").unlink()
-    from compilekit.bundle.sample import run_sample
+    from compilekit.load.run import run_sample
 
     pipeline = ck.load(tmp_path / "made", host=exporter, progress=False)
     again = run_sample(pipeline, ck.bundle_of(pipeline), {})

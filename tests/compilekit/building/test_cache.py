@@ -16,8 +16,8 @@ from support import EXPORTER, RESNET, SAMPLE, Twice, draw
 from torch import nn
 
 import compilekit as ck
-from compilekit import environment
-from compilekit.building import keys
+from compilekit.base import environment
+from compilekit.build import keys
 from compilekit.testing import tiny_pipeline
 
 CONVOLUTION = "eager_export{components=vae, modules=[decoder.conv_in]}"

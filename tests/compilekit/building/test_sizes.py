@@ -149,7 +149,7 @@ class Block(nn.Module):
     ids=["alike", "a dict differs", "cannot be compared"],
 )
 def test_blocks_share_a_part_only_if_they_are_known_to_be_alike(settings, parts, exporter):
-    from compilekit.building.alike import likeness
+    from compilekit.build.alike import likeness
     from compilekit.model import Model
 
     model = Model(Blocks(*settings), inputs={"x": torch.ones(1, 8)})
@@ -158,7 +158,7 @@ def test_blocks_share_a_part_only_if_they_are_known_to_be_alike(settings, parts,
 
 
 def test_every_block_is_compared_with_its_own_python(build, monkeypatch):
-    monkeypatch.setattr("compilekit.building.export.likeness", lambda entry: "the same")
+    monkeypatch.setattr("compilekit.build.export.likeness", lambda entry: "the same")
     steps = (
         "eager_export{components=transformer, modules=[transformer_blocks.0, transformer_blocks.1]}"
     )

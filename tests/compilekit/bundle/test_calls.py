@@ -224,7 +224,7 @@ def test_containers_of_other_classes_are_not_looked_into():
 
 
 def test_only_plain_tensors_count_as_tensors():
-    from compilekit.bundle.placeholder import Placeholder
+    from compilekit.load.placeholder import Placeholder
 
     cpu = torch.device("cpu")
     odd = {

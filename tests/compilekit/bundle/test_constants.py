@@ -10,8 +10,8 @@ from torch import nn
 import compilekit as ck
 from compilekit.bundle import constants
 from compilekit.bundle.manifest import Component
-from compilekit.bundle.placeholder import Placeholder
-from compilekit.bundle.skeleton import fill
+from compilekit.load.placeholder import Placeholder
+from compilekit.load.skeleton import fill
 
 CPU = torch.device("cpu")
 

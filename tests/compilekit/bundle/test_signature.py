@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compilekit.bundle.signature import (
-    Constant,
-    Range,
-    Seen,
-    Signature,
-    TensorArgument,
-)
+from compilekit.base.words import Range
+from compilekit.bundle.signature import Constant, Seen, Signature, TensorArgument
 
 PLAIN = Signature(
     tensors=(

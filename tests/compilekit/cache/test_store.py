@@ -10,10 +10,10 @@ import pytest
 from filelock import BaseFileLock, SoftFileLock
 
 import compilekit as ck
+from compilekit.base.staging import staged
 from compilekit.cache import settings
 from compilekit.cache.entry import ENTRY
 from compilekit.cache.store import Cache
-from compilekit.staging import staged
 
 KEY, OTHER = "a" * 64, "b" * 64
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .faults import Fault
+from compilekit.workers.faults import Fault
 
 FOLDER = Path(__file__).with_name("configs")
 PREFIX = "Habana/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .faults import MachineFault
+from compilekit.workers.faults import MachineFault
 
 
 def hpu() -> Any:

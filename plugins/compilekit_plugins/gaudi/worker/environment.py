@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compilekit.workers.faults import MachineFault
+
 from . import config, packages
-from .faults import MachineFault
 
 DRIVER = "habana_frameworks.torch"
 LAZY, CACHE = "PT_HPU_LAZY_MODE", "PT_HPU_RECIPE_CACHE_CONFIG"

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from compilekit.workers.faults import Fault, MachineFault, ModelFault
+
 from . import config, environment, packages, recipes
-from .faults import Fault, MachineFault, ModelFault
 
 
 class Job:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compilekit.workers.faults import Fault, MachineFault, ModelFault
+
 from . import config, driver, recipes
-from .faults import Fault, MachineFault, ModelFault
 
 MODEL = "model"
 

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from compilekit.workers.faults import Fault
+
 from . import packages
-from .faults import Fault
 from .fixes import mend
 from .model import controlnets, lora_arguments, neuron_class, pipeline
 

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from compilekit.workers.faults import Fault, MachineFault
+
 from . import packages
-from .faults import Fault, MachineFault
 from .model import refuse_unknown
 
 LEVELS = ("host", "trace", "compile")

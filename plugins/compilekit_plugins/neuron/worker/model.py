@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from .faults import Fault, MachineFault, ModelFault
+from compilekit.workers.faults import Fault, MachineFault, ModelFault
 
 ADAPTER = "default_{}"
 

@@ -1,0 +1,5 @@
+"""`python -m compilekit`: the command line."""
+
+from compilekit.cli import main
+
+main()

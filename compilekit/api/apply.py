@@ -1,0 +1,160 @@
+"""`apply`, `build` and `replay`: running a recipe on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compilekit.api.job import ready
+from compilekit.base.staging import refuse_existing
+from compilekit.bundle.loaded import Built
+from compilekit.plugin.host import Host, load_host
+from compilekit.recipe import Recipe
+from compilekit.report import Report
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What `apply` gives back.
+
+    pipeline: the pipeline or module that was passed in, optimised in place.
+    report: what each step did, cost and gained.
+    before, after: the output of the sample before the first and after the last step.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net, recipe = torch.nn.Linear(8, 8), ck.Recipe.from_steps("precision{dtype=bfloat16}")
+    >>> inputs = {"input": torch.ones(1, 8)}
+    >>> applied = ck.apply(recipe, net, inputs=inputs, progress=False)
+    >>> applied.pipeline is net
+    True
+    """
+
+    pipeline: Any
+    report: Report
+    before: Any
+    after: Any
+
+
+def apply(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Applied:
+    """Run a recipe on a pipeline or module, in this process.
+
+    recipe: a `Recipe`, the path of one, or the name of one that comes with compilekit.
+    pipeline: a diffusers pipeline, an `nn.Module`, or the folder or hub id of one; left out,
+        the recipe's `model:` is loaded. It is changed in place: after an error it may be half
+        changed, and must be loaded again.
+    inputs: example inputs of a plain module, by name; left out, the recipe's `model.inputs`.
+    progress: whether to show on standard error what is going on.
+
+    >>> import compilekit as ck
+    >>> from compilekit.testing import tiny_pipeline
+    >>> recipe = ck.Recipe.from_steps(
+    ...     "channels_last{components=unet}",
+    ...     sample={"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2},
+    ... )
+    >>> applied = ck.apply(recipe, tiny_pipeline("sd"), progress=False)
+    >>> applied.report.end_to_end.psnr > 40
+    True
+    """
+    ready_ = ready(recipe, host=host, progress=progress)
+    job = ready_.job(pipeline, inputs)
+    from compilekit.engine.run import Execution
+    from compilekit.studies.repro import reproducible
+
+    with reproducible(job):
+        outcome = Execution(job).run()
+    return Applied(job.model.subject, outcome.report, outcome.before, outcome.after)
+
+
+def build(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    target: str | Path | None = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    cache: bool = True,
+    force: bool = False,
+    progress: bool = True,
+) -> Built:
+    """Run a recipe, compile ahead of time, and write a bundle: a folder that `load` makes ready.
+
+    recipe, pipeline, inputs, progress: as for `apply`. The pipeline is changed in place too.
+    target: the folder to write; it must not be there yet. Left out, the recipe's name.
+    cache: use the build cache, and add to it. What was built before from the same is copied, and
+        then the pipeline is left as it was passed in.
+    force: go on where a check of the machine, by a step that exports the whole pipeline, says that
+        it will not do.
+
+    The bundle is loaded once and answers the recorded calls before it gets its name, so what
+    lies there works on this machine.
+
+    >>> import compilekit as ck
+    >>> import tempfile
+    >>> from compilekit.testing import tiny_pipeline
+    >>> recipe = ck.Recipe.from_steps(
+    ...     "precision{dtype=bfloat16}",
+    ...     sample={"prompt": "a cat", "height": 64, "width": 64, "num_inference_steps": 2},
+    ... )
+    >>> target = tempfile.mkdtemp() + "/cat"
+    >>> built = ck.build(recipe, tiny_pipeline("sd"), target, progress=False)
+    >>> ck.load(target, progress=False).unet.dtype
+    torch.bfloat16
+    """
+    ready_ = ready(recipe, host=host, for_="build", progress=progress)
+    path = Path(target or ready_.plan.recipe.name)
+    refuse_existing(path)
+    job = ready_.job(pipeline, inputs)
+    from compilekit.build.job import BuildJob
+    from compilekit.build.run import build as run
+    from compilekit.cache import settings
+    from compilekit.cache.store import Cache
+    from compilekit.studies.repro import reproducible
+
+    note = job.progress.note
+    store = Cache(settings.folder(), settings.limit(), note) if cache else None
+    with reproducible(job):
+        return run(BuildJob(job, path, store, force=force))
+
+
+def replay(
+    repro: str | Path,
+    pipeline: Any = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> str:
+    """Run the failing step of a failed run again, alone; raises what it raises, or says it passes.
+
+    repro: the folder that a failed `apply` or `build` left; its error has it as `repro`.
+    pipeline, inputs: the model, as for `apply`; left out, one with the same configs and random
+        weights is made.
+    host: plugins; left out, the installed ones, and those that lie in the folder.
+
+    Steps before it run too, unmeasured; those after it do not.
+
+    >>> import compilekit as ck
+    >>> ck.replay("no-such-folder", progress=False)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: no-such-folder: is no reproducer: it has no readable state.json
+    """
+    from compilekit.studies.repro import Reproducer
+
+    found = Reproducer.read(repro)
+    host = host or load_host(found.plugins)
+    ready_ = ready(found.recipe, host=host, for_=found.purpose, progress=progress)
+    job = ready_.job(found.remade if pipeline is None else pipeline, inputs or found.inputs)
+    return found.replay(job)

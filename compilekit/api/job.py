@@ -1,0 +1,121 @@
+"""Getting ready: from a recipe to a job. Every verb goes through here.
+
+The order matters: the recipe is planned without torch; then the steps prepare the process, since a
+driver may have to be set up before torch looks for devices; then the machine is checked; and only
+then is the model loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compilekit.base.environment import installed_version
+from compilekit.base.progress import Progress
+from compilekit.base.words import Purpose
+from compilekit.errors import MachineError
+from compilekit.plan.plan import Plan, plan
+from compilekit.plugin.host import Host, load_host
+from compilekit.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from compilekit.engine.job import Job
+
+Source = Callable[[], Any] | str | Path | Any
+"""A model: the object, its folder or hub id, a function that makes it; None for the recipe's."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A planned recipe in a prepared process. `job` loads the model."""
+
+    plan: Plan
+    host: Host
+    progress: Progress
+
+    def job(
+        self,
+        source: Source = None,
+        inputs: Mapping[str, torch.Tensor] | None = None,
+        *,
+        plan: Plan | None = None,
+        before_loading: Callable[[Plan], None] | None = None,
+    ) -> Job:
+        """Check the machine, read the sample, load the model, and move it to its device.
+
+        plan: some of the recipe's steps, in place of all.
+        before_loading: called once the machine is checked.
+        """
+        from compilekit.engine.job import Job
+        from compilekit.subject.load import ready_model, subject_of
+        from compilekit.subject.sample import sample_arguments
+
+        wanted = plan or self.plan
+        check_machine(wanted)
+        sample = sample_arguments(wanted.recipe)
+        if before_loading is not None:
+            before_loading(wanted)
+        subject = subject_of(wanted, source, self.progress)
+        model = ready_model(wanted, subject, inputs, self.host)
+        return Job(wanted, model, self.host, sample, self.progress)
+
+
+def ready(
+    recipe: Recipe | str | Path,
+    *,
+    host: Host | None = None,
+    for_: Purpose = "apply",
+    progress: bool = True,
+    runs_here: bool = True,
+) -> Ready:
+    """Plan a recipe, and prepare this process for its steps. Loads no torch itself.
+
+    runs_here: whether the steps run in this process.
+    """
+    host = host or load_host()
+    checked = plan(recipe, host=host, for_=for_)
+    if runs_here:
+        host.prepare(checked.steps, for_)
+    return Ready(checked, host, Progress(enabled=progress))
+
+
+def check_machine(plan: Plan) -> None:
+    """Raise unless the packages and the device that a plan needs are here."""
+    lacks = []
+    for step in plan.steps:
+        missing = [name for name in step.description.packages if not installed_version(name)]
+        if missing:
+            extra = step.description.extra
+            how = f'pip install "{extra}"' if extra else f"pip install {' '.join(missing)}"
+            lacks.append(f"{step.key} needs {', '.join(missing)}: {how}")
+    if lacks:
+        raise MachineError("\n".join(lacks))
+    if plan.model_device == "cpu":
+        return
+    import torch
+
+    module = getattr(torch, plan.model_device, None)
+    if module is None or not module.is_available():
+        raise MachineError(
+            f'the recipe\'s target is "{plan.model_device}", and torch {torch.__version__} '
+            "sees no such device here"
+        )
+
+
+@dataclass(frozen=True)
+class JobElsewhere:
+    """A job for another process, which unpickles this and calls `job`."""
+
+    recipe: Recipe
+    source: Callable[[], Any] | str | None
+    inputs: Mapping[str, torch.Tensor] | None
+    plugins: tuple[Path, ...]
+
+    def job(self, before_loading: Callable[[Plan], None]) -> Job:
+        """Get ready in the process that calls this."""
+        here = ready(self.recipe, host=load_host(self.plugins), progress=False)
+        return here.job(self.source, self.inputs, before_loading=before_loading)

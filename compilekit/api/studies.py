@@ -1,0 +1,217 @@
+"""The functions of the public API that look into a recipe on a model: what breaks, gains, fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compilekit.api.job import JobElsewhere, ready
+from compilekit.base.progress import Progress
+from compilekit.errors import UsageError
+from compilekit.plan.plan import Plan
+from compilekit.plugin.host import Host
+from compilekit.recipe import Recipe
+from compilekit.studies.batch.data import Batches, BatchTrial
+from compilekit.studies.bench.data import Bench
+from compilekit.studies.bisect.blame import Blame
+from compilekit.studies.explain.explanation import Explanation
+
+if TYPE_CHECKING:
+    import torch
+
+    from compilekit.engine.job import Job
+
+
+def bisect(
+    recipe: Recipe | str | Path,
+    make: Callable[[], Any] | str | Path | None = None,
+    *,
+    check: Callable[[Any], bool] | None = None,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Blame:
+    """Find the step of a recipe, its component and block that breaks a budget or a check.
+
+    make: gives a fresh pipeline or module each time it is called; or a folder or hub id, which is
+        loaded each time. Left out, the recipe's `model:`.
+    check: is given the sample's output, and says whether it is good. Left out, the budgets of
+        the steps and of the recipe's `verify` decide.
+    inputs, host, progress: as for `apply`.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
+    >>> inputs = {"input": torch.linspace(0, 1, 8).reshape(1, 8)}
+    >>> blame = ck.bisect(recipe, lambda: torch.nn.Linear(8, 8), inputs=inputs, progress=False)
+    >>> blame.step, blame.component
+    ('steps[0].precision', 'model')
+    """
+    ready_ = ready(recipe, host=host, progress=progress)
+
+    quiet = replace(ready_, progress=Progress(enabled=False))  # a model is loaded for each trial
+
+    def job_of(plan: Plan) -> Job:
+        return quiet.job(make, inputs, plan=plan)
+
+    from compilekit.studies.bisect.search import Bisect
+
+    return Bisect(ready_.plan, job_of, check, ready_.progress).run()
+
+
+def explain(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    leave_out: bool = False,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Explanation:
+    """Run a recipe, and tell what its steps really did: which gained, which did nothing, and why.
+
+    recipe, pipeline, inputs, progress: as for `apply`. Broken budgets are told, and stop nothing.
+    leave_out: run the recipe again without each step that a later one compiles, since its time
+        can be told only so. The model is loaded anew each time: `pipeline` must not be an object.
+
+    Times are measured in turn with a copy of the model as loaded, which must fit beside it.
+
+    >>> import compilekit as ck
+    >>> import torch
+    >>> net = torch.nn.Linear(8, 8)
+    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=1e-9}")
+    >>> found = ck.explain(recipe, net, inputs={"input": torch.ones(1, 8)}, progress=False)
+    >>> "over its budget 1e-09" in found.steps[0].problems[0]
+    True
+    """
+    if leave_out and not (pipeline is None or isinstance(pipeline, str | Path)):
+        raise UsageError(
+            "leave_out loads the model anew for each run: pass a folder or a hub id, "
+            f"not a {type(pipeline).__name__}"
+        )
+    ready_ = ready(recipe, host=host, progress=progress)
+
+    def job_of(plan: Plan) -> Job:
+        return ready_.job(pipeline, inputs, plan=plan)
+
+    from compilekit.studies.explain.leave_out import explain as run
+
+    return run(ready_.plan, job_of, leave_out=leave_out)
+
+
+def largest_batch(
+    recipe: Recipe | str | Path,
+    make: Callable[[], Any] | str | Path | None = None,
+    *,
+    memory: str | None = None,
+    limit: int = 64,
+    timeout: float | None = None,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    on_trial: Callable[[BatchTrial], None] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Batches:
+    """Find the largest batch that fits, and the one that gives most each second.
+
+    make: a folder or hub id; or a function that gives the model, from a module that can be
+        imported. Left out, the recipe's `model:`. Each trial is a process of its own, which
+        applies the recipe and runs the sample in one batch; so it may be killed.
+    memory: what a trial may take, "8 GB" or "90%" of what there is; left out, all of a GPU, or
+        what the machine has free.
+    limit: the largest batch to try. timeout: the seconds that a trial may take.
+    inputs, host, progress: as for `apply`.
+    on_trial: called after each trial.
+
+    Raises `MachineError` if not even a batch of one fits; what a trial raises for another reason
+    than memory ends the search.
+
+    >>> import compilekit as ck
+    >>> ck.largest_batch("sd15-cpu", limit=0)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: the largest batch to try is 0, and must be 1 at the least
+    """
+    ready_ = ready(recipe, host=host, progress=progress, runs_here=False)
+    from compilekit.studies.batch.search import Largest, check_source
+
+    source = str(make) if isinstance(make, Path) else make
+    check_source(source)
+    files = (Path(plugin.origin) for plugin in ready_.host.plugins.values())
+    plugins = tuple(path.resolve() for path in files if path.is_file())
+    search = Largest(
+        ready_.plan,
+        JobElsewhere(ready_.plan.recipe, source, inputs, plugins),
+        limit=limit,
+        timeout=timeout,
+        on_trial=on_trial,
+        progress=ready_.progress,
+    )
+    return search.run(memory)
+
+
+def bench(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    batches: Sequence[int] = (1,),
+    runs: int = 5,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    host: Host | None = None,
+    progress: bool = True,
+) -> Bench:
+    """Apply a recipe, and measure its result: the latency of one, the throughput of a batch.
+
+    recipe, pipeline, inputs, host, progress: as for `apply`; budgets are looked at first.
+    batches: how many prompts (of a plain module, rows of inputs) to run the sample with. Steps that
+        warm up for the recipe's `shapes:` do so for these too.
+    runs: how many runs of each are timed, after one that is told apart.
+
+    >>> import compilekit as ck
+    >>> ck.bench("sd15-cpu", batches=[0])
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: batches and runs must be 1 at the least
+    """
+    if not batches or min(*batches, runs) < 1:
+        raise UsageError("batches and runs must be 1 at the least")
+    job = ready(recipe, host=host, progress=progress).job(pipeline, inputs)
+    from compilekit.studies.bench.run import bench as run
+
+    return run(job, batches, runs)
+
+
+def preflight(
+    recipe: Recipe | str | Path,
+    pipeline: Any = None,
+    *,
+    level: str = "",
+    force: bool = False,
+    host: Host | None = None,
+    progress: bool = True,
+) -> list[str]:
+    """Run the checks of a step that exports the whole pipeline, and compile nothing to keep.
+
+    level: the one to run; left out, all of them, the quickest first.
+    recipe, pipeline, force, host, progress: as for `build`.
+
+    Gives what they noted, and raises what they find.
+
+    >>> import compilekit as ck
+    >>> ck.preflight(ck.Recipe.from_steps("precision{dtype=bfloat16}"), progress=False)
+    Traceback (most recent call last):
+    compilekit.errors.UsageError: no step of this recipe has checks of its own
+    """
+    ready_ = ready(recipe, host=host, for_="build", progress=progress)
+    step = ready_.plan.whole
+    whole = None if step is None else step.description.whole
+    if whole is None or not whole.preflight:
+        raise UsageError("no step of this recipe has checks of its own")
+    if level and level not in whole.preflight:
+        raise UsageError(f'level="{level}": name one of {", ".join(whole.preflight)}')
+    job = ready_.job(pipeline)
+    from compilekit.build.job import BuildJob
+    from compilekit.build.whole import check_whole
+
+    order = BuildJob(job, Path(), None, force=force)
+    levels = (level,) if level else whole.preflight
+    return [note for each in levels for note in check_whole(order, each)]

@@ -1,0 +1,76 @@
+"""The private names of diffusers and accelerate that compilekit uses, in one place. Light.
+
+Each has an answer for a release that lacks it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+from typing import Any
+
+OLD_FORWARD = "_old_forward"
+"""accelerate moves a forward there when it hooks a module."""
+
+
+def is_hooked(module: Any) -> bool:
+    """Whether accelerate moves the module's weights by itself."""
+    return hasattr(module, "_hf_hook")
+
+
+def run_hook(module: Any) -> None:
+    """Run the module's offload hook, as diffusers' own methods do before they start."""
+    hook = getattr(module, "_hf_hook", None)
+    if hook is not None and hasattr(hook, "pre_forward"):
+        hook.pre_forward(module)
+
+
+def beneath_hook(function: Any) -> Callable[..., Any] | None:
+    """The method that diffusers wraps in a function that first runs the offload hook."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    if not hasattr(function, "__wrapped__") and names == ("method",):
+        # Older releases of diffusers leave no other way to it.
+        found: Callable[..., Any] = function.__closure__[0].cell_contents
+        return found
+    return getattr(function, "__wrapped__", None)
+
+
+def compute_dtype(module: Any) -> Any:
+    """The dtype that layerwise casting computes in; None if the module does not cast."""
+    hooks = getattr(module, "_diffusers_hook", None)
+    casts = None if hooks is None else hooks.get_hook("layerwise_casting")
+    return None if casts is None else casts.compute_dtype
+
+
+def progress_bar_config(pipeline: Any) -> dict[str, Any] | None:
+    """How a pipeline's progress bar is set; None if it is not set."""
+    return getattr(pipeline, "_progress_bar_config", None)
+
+
+def unset_progress_bar(pipeline: Any) -> None:
+    """Make a pipeline's progress bar as if it had never been set."""
+    vars(pipeline).pop("_progress_bar_config", None)
+
+
+def lora_components(pipeline: Any, default: Collection[str]) -> set[str]:
+    """The components that LoRA weights are loaded into."""
+    return set(getattr(pipeline, "_lora_loadable_modules", default))
+
+
+def attention_backend_of(processor: Any) -> Any:
+    """The attention kernel that is chosen on a processor; None if none is."""
+    return getattr(processor, "_attention_backend", None)
+
+
+def active_attention_backend() -> str:
+    """The attention kernel that diffusers uses if none is named."""
+    dispatch = sys.modules.get("diffusers.models.attention_dispatch")
+    registry = getattr(dispatch, "_AttentionBackendRegistry", None)
+    return str(getattr(registry, "_active_backend", ""))
+
+
+def dtype_keyword() -> str:
+    """The name of the dtype in `from_pretrained`: newer releases warn about the old one."""
+    from diffusers.utils import deprecation_utils
+
+    return "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"

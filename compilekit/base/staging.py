@@ -1,0 +1,120 @@
+"""Folders that are written beside their final place, and get their name when they are whole.
+
+Light: no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compilekit.base.locks import NoLocksError, try_lock
+from compilekit.errors import MachineError, UsageError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A folder that gets the target's name when all went well, and is removed otherwise."""
+    refuse_existing(target)
+    parents = [parent for parent in target.absolute().parents if not parent.exists()]
+    folder = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, glob.escape(target.name))
+    except OSError as error:
+        _remove_empty(parents)
+        raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
+    try:
+        with _in_use(folder):
+            _make(folder, target)
+            yield folder
+            refuse_existing(target)
+            if target.is_dir():
+                target.rmdir()
+            _name(folder, target)
+    except BaseException as error:
+        _remove_empty(parents)
+        if _is_full(error):
+            raise MachineError(
+                f"{target}: no space is left on the device; what was written there was removed"
+            ) from error
+        raise
+
+
+def _make(folder: Path, target: Path) -> None:
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
+
+
+def _name(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        # Somebody else was there first, between our look and now.
+        refuse_existing(target)
+        raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Mark a folder as one that somebody is writing to, and remove it if it kept its name.
+
+    A killed process marks nothing any more. The mark is there before the folder is.
+    """
+    mark = folder.with_name(f"{folder.name}.lock")
+    try:
+        lock = try_lock(mark)
+    except NoLocksError:  # a read-only place, too: making the folder says so
+        lock = None  # then what a killed build leaves is not swept away by the next one
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            mark.unlink(missing_ok=True)
+            lock.release()
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes have left in a folder of targets, or of those of one name."""
+    for mark in folder.glob(f".{name}.partial-*.lock"):
+        with contextlib.suppress(OSError):
+            lock = try_lock(mark)
+            if lock is not None:
+                shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
+                mark.unlink(missing_ok=True)
+                lock.release()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether an error comes from a full device, at first hand or not."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def refuse_existing(target: Path) -> None:
+    """A bundle is never written over something else; an empty folder is nothing."""
+    if target.is_symlink() or (
+        target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    ):
+        raise UsageError(f"{target}: is there already; name another place, or remove it first")

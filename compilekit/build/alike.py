@@ -1,0 +1,108 @@
+"""Which entry points can share a part: modules whose code and weights' shapes are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import Enum
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.base.torch_internals import hooks_of
+from compilekit.bundle.calls import SCALARS, TRUSTED
+from compilekit.bundle.constants import held_by
+from compilekit.bundle.signature import Signature
+from compilekit.subject.model import EntryPoint, Layer
+
+OWN = frozenset({*vars(nn.Module()), "extra_repr"})
+"""What every module has: weights and parts, which are compared elsewhere, hooks, its looks."""
+
+DEPTH = 6
+
+
+class Unlike(str):
+    """Stands for what cannot be compared: it is like itself alone, and only in this process."""
+
+    __slots__ = ()
+
+
+def unlike(value: object) -> Unlike:
+    """What stands for a value that cannot be compared."""
+    return Unlike(f"unlike {id(value)}: {type(value).__name__}")
+
+
+def likeness(entry: EntryPoint) -> str:
+    """Equal for entry points for which the same code would be compiled."""
+    tensors = [held.row.model_dump(mode="json") for held in held_by(entry.owner)]
+    return digest_of([entry.method, structure(entry.owner), tensors])
+
+
+def part_name(likeness_: str, step: int, signature: Signature) -> str:
+    """A short name for a part, the same in every build of it."""
+    return digest_of([likeness_, step, signature.model_dump(mode="json")])[:12]
+
+
+def structure(module: nn.Module) -> list[Any]:
+    """Classes and plain settings of a module and all that is in it.
+
+    Layers around the module's own methods are left out: they stay outside of what is compiled.
+    """
+    return [
+        [
+            name,
+            _class(type(each)),
+            _settings(each, with_layers=each is not module),
+            each.training,
+            [unlike(hook) for hook in hooks_of(each)],
+        ]
+        for name, each in module.named_modules()
+    ]
+
+
+def _class(kind: type) -> str:
+    """A class by its name; one that a function makes may be another each time."""
+    if "<locals>" in kind.__qualname__:
+        return unlike(kind)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:
+    return {
+        name: _plain(value)
+        for name, value in vars(module).items()
+        if name not in OWN and (with_layers or not isinstance(value, Layer))
+    }
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as something that can be compared; what cannot is unlike everything else."""
+    if isinstance(value, (*SCALARS, bytes, Enum, torch.dtype, torch.device, torch.layout)):
+        return f"{value!r}"
+    if isinstance(value, torch.Tensor | nn.Module):
+        return "a tensor or module, compared elsewhere"
+    if isinstance(value, type) or getattr(value, "__qualname__", "").isidentifier():
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, MethodType) and hasattr(value.__func__, "__qualname__"):
+        return f"{value.__func__.__module__}.{value.__func__.__qualname__}"
+    if depth == DEPTH:
+        return unlike(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item, depth + 1) for item in value), key=repr)
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in value]
+    if type(value).__module__.split(".")[0] in TRUSTED and hasattr(value, "__dict__"):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return [kind, _plain(vars(value), depth + 1)]
+    return unlike(value)
+
+
+def digest_of(value: Any) -> str:
+    """The digest of plain values."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

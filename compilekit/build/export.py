@@ -1,0 +1,348 @@
+"""The turn of an exporting step in a build: what to compile, compile it, load it, verify it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compilekit.base.words import Range, Sizes
+from compilekit.build.alike import likeness, part_name
+from compilekit.build.capture import Captured, capture
+from compilekit.build.flat import Flat, inputs_of
+from compilekit.build.reuse import Made, Place, Reuse
+from compilekit.build.signatures import Wanted, apart, wanted, widened
+from compilekit.bundle import manifest
+from compilekit.bundle.calls import (
+    Binder,
+    dense,
+    leaves,
+    named,
+    order_of,
+    parameters_of,
+    template,
+)
+from compilekit.bundle.constants import held_by, identity, is_quantised
+from compilekit.bundle.signature import RETURN_DICT, Signature
+from compilekit.errors import StepError, SymbolicShapeError, VerificationError
+from compilekit.load.entry import CompiledEntry, Variant, variant_of
+from compilekit.measure.compare import compare
+from compilekit.plugin.contexts import ExportContext, StepContext
+from compilekit.plugin.host import Host
+from compilekit.plugin.steps import Part, PlannedStep, StepResult, StoredPart
+from compilekit.subject.model import EntryPoint, Model, cuda_devices, float_dtype
+
+CPU = torch.device("cpu")
+ROUGH = 0.1
+"""How far compiled code may be from eager code where both round to 16 bits or less."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled entry point and its parts."""
+
+    entry: EntryPoint
+    python: Callable[..., Any]
+    component: str
+    parameters: tuple[manifest.Parameter, ...]
+    takes_any: bool
+    parts: tuple[Made, ...]
+
+
+class Export:
+    """Exports what one step names, and puts the loaded parts in its place."""
+
+    def __init__(
+        self,
+        step: PlannedStep,
+        position: int,
+        context: StepContext,
+        model: Model,
+        host: Host,
+        folder: Path,
+        sizes: Sizes,
+        reuse: Reuse,
+    ) -> None:
+        self.reuse = reuse
+        self.step = step
+        self.position = position
+        self.context = context
+        self.model = model
+        self.host = host
+        self.folder = folder
+        self.sizes = sizes
+        self.by_region = False
+        self._made: dict[tuple[str, Signature], list[Made]] = {}
+
+    def run(
+        self, runs: Sequence[Mapping[str, Any]], sample: Callable[[Mapping[str, Any]], Any]
+    ) -> tuple[StepResult, list[Compiled]]:
+        """Export everything; gives the step's result, and what was compiled."""
+        start = time.perf_counter()
+        entries = self._entries()
+        self.context.progress("capturing calls")
+        calls = capture(entries, runs, sample)
+        done: list[Compiled] = []
+        called = [entry for entry in entries if calls[entry.name]]
+        # Of many blocks some may have no call: those of the half of a VAE that is not used, say.
+        if not called or (len(called) < len(entries) and not self.by_region):
+            idle = next(entry.name for entry in entries if not calls[entry.name])
+            raise StepError(
+                f"{self.step.key}: {idle}: the sample never calls it, so there is nothing to "
+                "compile; of a VAE, name `vae.decode` or `vae.encode`"
+            )
+        for number, entry in enumerate(called, 1):
+            self.context.progress(f"compiling {entry.name} ({number} of {len(called)})")
+            done.append(self._compile(entry, calls[entry.name]))
+        # Only now: a block inside another must be captured and exported as Python.
+        for each in done:
+            self._install(each)
+        return self._result(done, time.perf_counter() - start), done
+
+    def _entries(self) -> list[EntryPoint]:
+        names = self.host.regions(self.step, self.model, self.context)
+        self.by_region = names is not None
+        return [self.model.entry_point(name) for name in names or self.context.components]
+
+    def _compile(self, entry: EntryPoint, calls: Sequence[Captured]) -> Compiled:
+        calls = [widened(call, _runner_of(entry)) for call in calls]
+        for call in calls:
+            _refuse_objects(self.step, call)
+        parameters, takes_any = parameters_of(entry.function)
+        groups = wanted(calls, self.sizes)
+        if self.sizes == "one" and len(groups) > 1:
+            sizes = "\n".join(f"  {group.signature}" for group in groups)
+            raise StepError(
+                f"{self.step.key}: with these options a part serves calls of one size, and the "
+                f"sample calls {entry.name} with {len(groups)}:\n{sizes}"
+            )
+        parts = [made for group in groups for made in self._parts(group)]
+        component = entry.name.split(".")[0]
+        return Compiled(entry, entry.function, component, parameters, takes_any, tuple(parts))
+
+    def _parts(self, group: Wanted) -> list[Made]:
+        """The parts that serve a group of calls: those of a like entry point, or new ones."""
+        alike = likeness(group.example.entry)
+        known = self._made.get((alike, group.signature))
+        if known is not None:
+            # Alike as far as can be told: its own Python decides.
+            for made in known:
+                self._verify(group.example.entry, made, group)
+            return known
+        try:
+            parts = [self._export(group, alike)]
+        except (SymbolicShapeError, VerificationError) as error:
+            if not _is_symbolic(group.signature):
+                raise
+            self.context.progress(f"fixed sizes: {error}")
+            parts = [made for each in apart(group) for made in self._parts(each)]
+        self._made[alike, group.signature] = parts
+        return parts
+
+    def _export(self, group: Wanted, alike: str) -> Made:
+        entry = group.example.entry
+        component = entry.name.partition(".")[0]
+        where = f"parts/{component}/{part_name(alike, self.position, group.signature)}"
+        inputs = inputs_of(group.example)
+        place = Place(self.folder, where, self.position, _device([*inputs, *_tensors(entry)]))
+        try:
+            return self.reuse.made(
+                self.step,
+                group,
+                place,
+                make=lambda: self._new(group, place, inputs),
+                verify=lambda made: self._verify(entry, made, group),
+            )
+        except (SymbolicShapeError, VerificationError):
+            shutil.rmtree(place.path, ignore_errors=True)
+            raise
+
+    def _new(self, group: Wanted, place: Place, inputs: tuple[torch.Tensor, ...]) -> Made:
+        entry, signature = group.example.entry, group.signature
+        place.path.mkdir(parents=True)
+        context = ExportContext(
+            **{each.name: getattr(self.context, each.name) for each in fields(StepContext)},
+            entry=entry.name,
+            flat=Flat(group.example),
+            inputs=inputs,
+            symbols=tuple(_symbols(tensor.shape) for tensor in signature.tensors),
+        )
+        with torch.no_grad():
+            part = self.host.export(self.step, self.model, place.path, context)
+        _refuse_gaps(self.step, entry, part)
+        constants, extra = _sources(entry, part, place)
+        row = manifest.Part(
+            folder=place.where,
+            step=self.position,
+            signature=signature,
+            constants=constants,
+            details=dict(part.details),
+            **_outputs(group.example),
+        )
+        return Made(row, part, extra, _device([*_tensors(entry), *part.constants.values()]))
+
+    def load(self, entry: EntryPoint, made: Made) -> Variant:
+        """Load a part for an entry point, with that one's own tensors."""
+        tensors = {held.row.name: held.tensor for held in held_by(entry.owner)}
+        constants = {
+            name: made.extra[source.removeprefix("extra:")]
+            if source.startswith("extra:")
+            else tensors[source.removeprefix("tensor:")]
+            for name, source in made.row.constants.items()
+        }
+        folder = self.folder / made.row.folder
+        stored = StoredPart(
+            folder=folder, device=made.device, constants=constants, details=made.row.details
+        )
+        run = self.host.load_compiled(self.step.name, self.step.key, stored, self.context)
+        return variant_of(made.row, run, made.device)
+
+    def _verify(self, entry: EntryPoint, made: Made, group: Wanted) -> None:
+        """Compare compiled code with the Python it stands for, in every size that it must serve."""
+        variant = self.load(entry, made)
+        dtype = float_dtype(entry.owner)
+        exact = dtype in (torch.float32, torch.float64) and not any(
+            is_quantised(held.tensor) for held in held_by(entry.owner)
+        )
+        limit = self.step.budget if exact else max(self.step.budget, ROUGH)
+        for call in group.calls:
+            if variant.signature.misfit(named(leaves(call.arguments))):
+                continue  # another part of the group serves it
+            with torch.no_grad():
+                expected: list[torch.Tensor] = []
+                output = template(_runner_of(entry)(call.arguments), expected)
+                if output not in (made.row.output, made.row.as_tuple):
+                    raise SymbolicShapeError(
+                        f"{self.step.key}: {entry.name}: the form of its result depends on sizes"
+                    )
+                actual = variant.run([*inputs_of(call)])
+            if len(actual) != len(expected):
+                raise VerificationError(
+                    f"{self.step.key}: {entry.name}: the part gives {len(actual)} tensors, and "
+                    f"the entry point {len(expected)}"
+                )
+            if not expected:
+                continue
+            difference = compare(list(actual), expected)
+            if not difference.finite or not difference.relative_l2 <= limit:
+                raise VerificationError(
+                    f"{self.step.key}: {entry.name}: compiled for {variant.signature}, it is "
+                    f"{difference.relative_l2:.2g} (relative L2) away from the Python code, and "
+                    f"may be {limit:.2g}"
+                )
+
+    def _install(self, compiled: Compiled) -> None:
+        entry = compiled.entry
+        binder = Binder(entry.name, compiled.parameters, takes_any=compiled.takes_any)
+        variants = [self.load(entry, made) for made in compiled.parts]
+        entry.replace(CompiledEntry(entry.name, binder, variants, python=compiled.python))
+
+    def _result(self, done: Sequence[Compiled], seconds: float) -> StepResult:
+        matched: dict[str, list[str]] = defaultdict(list)
+        for each in done:
+            name = f"{each.entry.name} ({type(each.entry.owner).__name__})"
+            matched[each.component].append(name)
+        parts = {made.row.folder: str(made.row.signature) for each in done for made in each.parts}
+        result = StepResult(matched=dict(matched), changed=dict(matched))
+        result.details = {
+            "compile_seconds": round(seconds, 2),
+            "entry_points": len(done),
+            "from_cache": len({m.row.folder for e in done for m in e.parts if m.cached}),
+            "parts": [f"{folder}: {signature}" for folder, signature in parts.items()],
+        }
+        return result
+
+
+def _tensors(entry: EntryPoint) -> list[torch.Tensor]:
+    return [*entry.owner.parameters(), *entry.owner.buffers()]
+
+
+def _device(tensors: Iterable[torch.Tensor]) -> torch.device:
+    return next((t.device for t in tensors if t.device.type != "cpu"), CPU)
+
+
+def _runner_of(entry: EntryPoint) -> Callable[[Mapping[str, Any]], Any]:
+    function = entry.function
+    return lambda arguments: function(**arguments)
+
+
+def _is_symbolic(signature: Signature) -> bool:
+    return any(isinstance(size, Range) for tensor in signature.tensors for size in tensor.shape)
+
+
+def _refuse_gaps(step: PlannedStep, entry: EntryPoint, part: Part) -> None:
+    """Code has the strides of its constants built in, and a bundle stores tensors without gaps."""
+    for name, tensor in part.constants.items():
+        if tensor.stride() != dense(tensor.shape, order_of(tensor)) and tensor.numel() > 1:
+            raise StepError(
+                f"{step.key}: {entry.name}: its constant {name} has gaps in memory; make it "
+                "contiguous before the build"
+            )
+
+
+def _refuse_objects(step: PlannedStep, call: Captured) -> None:
+    for path, leaf in named(leaves(call.arguments)).items():
+        value = leaves(call.arguments)[path]
+        if leaf is None and not isinstance(value, torch.Generator):
+            raise StepError(
+                f"{step.key}: {call.entry.name} is called with a {type(value).__name__} as "
+                f"{path}, which a bundle cannot hold; compile another entry point"
+            )
+
+
+def _symbols(shape: Sequence[int | Range]) -> dict[int, Range]:
+    return {dimension: size for dimension, size in enumerate(shape) if isinstance(size, Range)}
+
+
+def _sources(
+    entry: EntryPoint, part: Part, place: Place
+) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Where each constant will lie in the bundle: among the module's own, or beside them."""
+    own = {identity(h.tensor): h.row.name for h in held_by(entry.owner) if h.row.key is not None}
+    sources: dict[str, str] = {}
+    extra: dict[str, torch.Tensor] = {}
+    for name, tensor in part.constants.items():
+        known = own.get(identity(tensor))
+        if known is None:
+            key = place.own(len(extra))
+            extra[key] = tensor
+            sources[name] = f"extra:{key}"
+        else:
+            sources[name] = f"tensor:{known}"
+    return sources, extra
+
+
+def _outputs(call: Captured) -> dict[str, Any]:
+    """How the result is put together again, for each value of `return_dict`."""
+    run = _runner_of(call.entry)
+
+    def result(**changes: Any) -> tuple[manifest.Output, int]:
+        found: list[torch.Tensor] = []
+        return template(run({**call.arguments, **changes}), found), len(found)
+
+    with torch.no_grad(), torch.random.fork_rng(devices=cuda_devices()):
+        asked, count = result()
+        parameters, takes_any = parameters_of(call.entry.function)
+        if not takes_any and RETURN_DICT not in {each.name for each in parameters}:
+            return {"output": asked}
+        try:
+            with warnings.catch_warnings():
+                # The user never made this call: a class of result may be deprecated, say.
+                warnings.simplefilter("ignore")
+                outputs = {value: result(**{RETURN_DICT: value}) for value in (True, False, None)}
+        except (TypeError, ValueError):  # it takes other keywords, and not this one
+            return {"output": asked}
+    # Compiled code gives the tensors of the captured call, and no others.
+    as_dict, as_tuple = (outputs[v][0] if outputs[v][1] == count else None for v in (True, False))
+    return {
+        "output": as_dict,
+        "as_tuple": as_tuple,
+        "none_is_dict": outputs[None][0] == outputs[True][0],
+    }

@@ -1,0 +1,48 @@
+"""An entry point as a module of tensors in and tensors out, which is what exporters take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.build.capture import Captured
+from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in, with_leaves
+
+
+class Flat(nn.Module):
+    """Takes the tensors of one captured call; the call's constants are built in.
+
+    What signatures ignore (random generators) is left out of the call.
+    """
+
+    def __init__(self, call: Captured) -> None:
+        super().__init__()
+        self.owner = call.entry.owner
+        self._function = call.entry.function
+        found = leaves(call.arguments)
+        tensors = [path for path, leaf in found.items() if isinstance(leaf, torch.Tensor)]
+        self._places = {path: index for index, path in enumerate(tensors)}
+        self._arguments = call.arguments
+        self.eval()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Make the call, and flatten its result."""
+
+        def filled(path: str, leaf: Any) -> Any:
+            if path in self._places:
+                return tensors[self._places[path]]
+            return None if isinstance(leaf, torch.Generator) else leaf
+
+        return tuple(tensors_in(self._function(**with_leaves(self._arguments, filled))))
+
+
+def inputs_of(call: Captured) -> tuple[torch.Tensor, ...]:
+    """The tensors of a call, fresh and without gaps, in the order that `Flat` takes them."""
+    found = leaves(call.arguments).values()
+    return tuple(
+        laid_out(leaf.clone(memory_format=torch.preserve_format), order_of(leaf))
+        for leaf in found
+        if isinstance(leaf, torch.Tensor)
+    )

@@ -1,0 +1,1 @@
+"""The engine: runs a plan on a model under instruments."""

@@ -1,0 +1,270 @@
+"""What happens around each step: state kept, claims checked, memory and time taken, numbers gated.
+
+Each instrument writes its part of the step's row. `after` is called in the order of the list:
+the process-global state is put back before anything is measured, so that what is measured is
+what the user will get.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+from compilekit.base.words import Change
+from compilekit.engine.gate import check_step
+from compilekit.engine.recording import Call, Recording, run_call, time_call
+from compilekit.engine.reference import Outputs, outputs_of, reference_outputs
+from compilekit.errors import (
+    ClaimError,
+    CompilekitError,
+    NonFiniteError,
+    StepError,
+)
+from compilekit.measure import state
+from compilekit.measure.compare import Difference, compare, merge
+from compilekit.measure.memory import peak_bytes
+from compilekit.measure.snapshot import Snapshot, changes, look
+from compilekit.measure.times import several, timed
+from compilekit.plan.order import gives, overlap
+from compilekit.plugin.steps import PlannedStep, StepResult
+from compilekit.report import Measurement, StateChange, StepReport
+from compilekit.subject.model import (
+    EntryPoint,
+    Model,
+    cuda_in_use,
+    parameter_bytes,
+)
+
+TIMING_RUNS, TIMING_SECONDS = 15, 0.3
+"""A call is timed at most so often, and for so long; at least twice."""
+
+
+class Instrument(Protocol):
+    """What happens around one step."""
+
+    def before(self, step: PlannedStep) -> None:
+        """Called before the step runs."""
+
+    def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
+        """Called when the step is done; raises if it may not stand."""
+
+    def failed(self) -> None:
+        """Called in place of `after` when the step raised."""
+
+
+class KeepState:
+    """Puts process-global state back, or records why it stays."""
+
+    def before(self, step: PlannedStep) -> None:
+        del step
+        self._before = state.snapshot()
+
+    def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
+        del step
+        changed = self._before.diff(state.snapshot())
+        kept = {key: why for key in changed if (why := _reason(key, result.kept_state))}
+        state.restore(self._before, keep=kept)
+        row.state = {
+            key: StateChange(before=str(before), after=str(after), kept=kept.get(key, ""))
+            for key, (before, after) in changed.items()
+        }
+
+    def failed(self) -> None:
+        state.restore(self._before)
+
+
+def _reason(key: str, kept: Mapping[str, str]) -> str:
+    return next((why for pattern, why in kept.items() if fnmatch.fnmatchcase(key, pattern)), "")
+
+
+class CheckClaims:
+    """Looks whether a step changed what its description claims: no more, and no less."""
+
+    # What cannot be seen on a module: other results, and settings of the process or pipeline.
+    UNSEEN: frozenset[Change] = frozenset({"results", "runtime"})
+
+    def __init__(self, model: Model, titles: Mapping[str, str]) -> None:
+        self._model = model
+        self._titles = titles
+        self._before: dict[str, Snapshot] = {}
+
+    def before(self, step: PlannedStep) -> None:
+        del step
+        self._before = self._look()
+
+    def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
+        del row
+        now = self._look()
+        if "results" in step.effects.changes:
+            return
+        found: dict[Change, list[str]] = {}
+        for component in sorted(now):
+            if component not in self._before:
+                continue
+            for change, names in changes(self._before[component], now[component]).items():
+                where = [f"{component}.{name}".rstrip(".") for name in names]
+                found.setdefault(change, []).extend(where)
+        who = f"{step.key}: plugin {self._titles[step.name]}"
+        claimed = step.effects.changes
+        # A compiler of another kind than torch's may well work by replacing a forward.
+        allowed = claimed | {"runtime"} if "compiled" in claimed else claimed
+        for change, names in found.items():
+            if change not in allowed:
+                raise ClaimError(
+                    f"{who} changed {change} of {_some(names)}, "
+                    f"and claims to change only {', '.join(sorted(claimed))}"
+                )
+        if "compiled" in claimed and "runtime" in found:
+            found.setdefault("compiled", found["runtime"])
+        for change in sorted(claimed - self.UNSEEN - set(found)):
+            if any(result.changed.values()):
+                raise ClaimError(f"{who} claims to change {change}, and changed none of it")
+
+    def failed(self) -> None:
+        self._before = {}
+
+    def _look(self) -> dict[str, Snapshot]:
+        return {name: look(module) for name, module in self._model.modules.items()}
+
+
+class Memory:
+    """The bytes of the model, and the peak: on the CPU, of the process so far."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def before(self, step: PlannedStep) -> None:
+        del step
+        if cuda_in_use():
+            torch.cuda.reset_peak_memory_stats()
+
+    def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
+        del step, result
+        row.parameter_bytes = model_bytes(self._model)
+        row.peak_bytes = peak_bytes()
+
+    def failed(self) -> None:
+        """Nothing to put back."""
+
+
+def model_bytes(model: Model) -> int:
+    """The bytes of all the components' weights."""
+    return sum(parameter_bytes(module) for module in model.modules.values())
+
+
+class Verify:
+    """Replays the recorded calls after each step, and gates how far they moved."""
+
+    def __init__(
+        self,
+        model: Model,
+        recording: Recording,
+        steps: Sequence[PlannedStep],
+        titles: Mapping[str, str],
+        *,
+        upcast: bool,
+    ) -> None:
+        self._model = model
+        self._steps = steps
+        self._titles = titles
+        self._calls: dict[str, list[Call]] = recording.calls
+        self._done: list[PlannedStep] = []
+        self._reference: dict[str, list[Outputs]] = {}
+        self._previous: dict[str, list[Outputs]] = {}
+        self._errors: dict[str, float] = {}
+        for name, calls in self._calls.items():
+            entry = model.entry_point(name)
+            if upcast:
+                self._reference[name] = reference_outputs(entry, calls)
+        self.baseline = [self._measure(name, "the model as loaded") for name in self._calls]
+
+    @property
+    def references(self) -> dict[str, list[Outputs]]:
+        """What the reference answered to each recorded call, by entry point."""
+        return self._reference
+
+    def before(self, step: PlannedStep) -> None:
+        """Nothing to note: the state before is the state after the last step."""
+
+    def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
+        del result
+        row.verify_seconds, _ = timed(lambda: self._verify(step, row), self._model.wait)
+
+    def _verify(self, step: PlannedStep, row: StepReport) -> None:
+        self._done.append(step)
+        who = f"{step.key}: plugin {self._titles[step.name]}"
+        for name in self._calls:
+            if any(overlap(component, name) for component in step.components):
+                before = self._errors[name]
+                measured = self._measure(name, who)
+                row.measurements.append(measured)
+                check_step(step, who, measured, before)
+
+    def failed(self) -> None:
+        """Nothing to put back."""
+
+    def final(self) -> list[Measurement]:
+        """Every recorded entry point once more, in the state that the user gets."""
+        return [self._measure(name, "the finished model") for name in self._calls]
+
+    def _seconds(self, entry: EntryPoint, call: Call) -> float:
+        """The median time of one call. The replay before it was the warm-up."""
+        times = several(
+            lambda: time_call(entry, call, self._model.wait),
+            least=2,
+            most=TIMING_RUNS,
+            seconds=TIMING_SECONDS,
+        )
+        return statistics.median(times)
+
+    def _measure(self, name: str, where: str) -> Measurement:
+        entry, calls = self._model.entry_point(name), self._calls[name]
+        try:
+            outputs = [outputs_of(run_call(entry, call)) for call in calls]
+        except CompilekitError:
+            raise
+        except (Exception, SystemExit) as raised:
+            what = f"{type(raised).__name__}: {raised}"
+            raise StepError(f"{where}: {name} no longer runs: {what}") from raised
+        reference = self._reference.setdefault(name, outputs)
+        at = f"{where}: {name}"
+        error = _differences(outputs, reference, at)
+        change = _differences(outputs, self._previous.get(name, outputs), at)
+        self._previous[name] = outputs
+        self._errors[name] = error.relative_l2
+        return Measurement(
+            entry=name,
+            calls=len(calls),
+            seconds=self._seconds(entry, calls[len(calls) // 2]),
+            change=change.relative_l2,
+            error=error.relative_l2,
+            cosine=error.cosine,
+            max_abs=error.max_abs,
+            compiled=_compiles(self._done, name),
+            final=not _compiles(self._steps, name) or _compiles(self._done, name),
+        )
+
+
+def _compiles(steps: Sequence[PlannedStep], name: str) -> bool:
+    return any(
+        "compiled" in gives(step.effects) and any(overlap(own, name) for own in step.components)
+        for step in steps
+    )
+
+
+def _differences(outputs: list[Outputs], reference: list[Outputs], where: str) -> Difference:
+    pairs = zip(outputs, reference, strict=True)
+    worst = merge([compare(dict(actual), dict(wanted)) for actual, wanted in pairs])
+    if not worst.finite:
+        tensor = f" ({worst.where})" if worst.where else ""
+        raise NonFiniteError(f"{where} gives NaN or infinity{tensor}")
+    return worst
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown  # noqa: PLR2004

@@ -1,0 +1,312 @@
+"""Recording: what each entry point saw while the sample ran, so that it can be run again alone.
+
+For each entry point and call signature the first, the middle and the last call are kept, on
+the CPU; so memory is bounded however many steps the sample takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compilekit.measure.times import timed
+from compilekit.subject.model import EntryPoint, cuda_devices, float_dtype
+
+MAX_SIGNATURES = 16
+"""Signatures kept of one entry point; the calls of further ones are only counted."""
+
+MATRIX = 2
+"""The dimensions from which on a tensor is cast with the weights."""
+
+
+@dataclass(frozen=True)
+class _HeldTensor:
+    tensor: torch.Tensor
+    device: torch.device
+    stride: tuple[int, ...]
+
+    def fresh(self, dtype: torch.dtype) -> torch.Tensor:
+        """A copy with the strides of the original: compiled code guards on them."""
+        if not _is_dense(self.tensor.shape, self.stride):
+            return self.tensor.to(self.device, dtype, copy=True)
+        made = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=self.device)
+        # An expanded dimension has stride 0: all its entries are one, and are written once.
+        once = tuple(slice(0, 1) if step == 0 else slice(None) for step in self.stride)
+        made[once] = self.tensor[once].to(self.device, dtype)
+        return made
+
+
+def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether no two elements share memory, expanded dimensions apart."""
+    reach = 0
+    for step, size in sorted(zip(stride, shape, strict=True)):
+        if step == 0 or size == 1:
+            continue
+        if step <= reach:
+            return False
+        reach += step * (size - 1)
+    return True
+
+
+@dataclass(frozen=True)
+class _HeldGenerator:
+    state: torch.Tensor
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call of an entry point.
+
+    index: its place among all the calls that the sample made.
+    dtype: the floating dtype of the component's weights when it was made.
+    small_stay: whether tensors of less than two dimensions keep their dtype: pipelines cast
+        latents and embeddings to their components' dtype, and not timesteps.
+    """
+
+    entry: str
+    signature: str
+    index: int
+    dtype: torch.dtype | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    small_stay: bool = False
+
+    def inputs(self, dtype: torch.dtype | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Fresh copies of the inputs, cast as the pipeline would for weights of this dtype."""
+        cast = functools.partial(_fresh, was=self.dtype, now=dtype, small_stay=self.small_stay)
+        return _mapped(self.args, cast), _mapped(self.kwargs, cast)
+
+
+@dataclass
+class Recording:
+    """The kept calls by entry point, in the order of the sample, and how many were not kept."""
+
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def run_call(entry: EntryPoint, call: Call) -> Any:
+    """Run a recorded call again. Under `no_grad`: inference mode would add guards."""
+    args, kwargs = call.inputs(float_dtype(entry.owner))
+    with torch.no_grad(), seeded(call):
+        return entry(*args, **kwargs)
+
+
+def time_call(entry: EntryPoint, call: Call, wait: Callable[[], None]) -> float:
+    """The seconds of one call with fresh inputs, which are made before the clock starts."""
+    args, kwargs = call.inputs(float_dtype(entry.owner))
+    with torch.no_grad():
+        return timed(lambda: entry(*args, **kwargs), wait)[0]
+
+
+@contextlib.contextmanager
+def seeded(call: Call) -> Iterator[None]:
+    """The same noise each time that a call is run again."""
+    with torch.random.fork_rng(devices=cuda_devices()):
+        torch.manual_seed(call.index)
+        yield
+
+
+def record(
+    entries: Sequence[EntryPoint], run: Callable[[], Any], *, small_stay: bool = False
+) -> tuple[Recording, Any]:
+    """Run the sample, and keep what the entry points saw. Gives back the sample's output too."""
+    recorder = _Recorder(small_stay=small_stay)
+    with contextlib.ExitStack() as stack:
+        for entry in entries:
+            stack.enter_context(recorder.listening(entry))
+        output = run()
+    return recorder.recording(), output
+
+
+class _Recorder:
+    def __init__(self, *, small_stay: bool) -> None:
+        self._small_stay = small_stay
+        self._total = 0
+        self._kept: dict[str, dict[str, _Thinned]] = defaultdict(dict)
+        self._dropped: dict[str, int] = defaultdict(int)
+        self._inside: dict[int, int] = defaultdict(int)
+
+    def recording(self) -> Recording:
+        calls = {
+            name: sorted(
+                (call for thinned in by_signature.values() for call in thinned.chosen()),
+                key=lambda call: call.index,
+            )
+            for name, by_signature in self._kept.items()
+        }
+        return Recording(calls, dict(self._dropped))
+
+    @contextlib.contextmanager
+    def listening(self, entry: EntryPoint) -> Iterator[None]:
+        """Keep the calls of an entry point that come from outside its own module."""
+        if entry.method == "forward":
+            before = entry.owner.register_forward_pre_hook(
+                functools.partial(self._on_forward, entry), with_kwargs=True, prepend=True
+            )
+            after = entry.owner.register_forward_hook(self._on_return, always_call=True)
+            try:
+                yield
+            finally:
+                before.remove()
+                after.remove()
+            return
+        original = getattr(entry.owner, entry.method)
+        shadowed = vars(entry.owner).get(entry.method)
+        setattr(entry.owner, entry.method, self._wrapped(entry, original))
+        try:
+            yield
+        finally:
+            if shadowed is None:
+                delattr(entry.owner, entry.method)
+            else:
+                setattr(entry.owner, entry.method, shadowed)
+
+    def _on_forward(
+        self, entry: EntryPoint, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._keep(entry, args, kwargs)
+        self._inside[id(module)] += 1
+
+    def _on_return(self, module: nn.Module, *_: Any) -> None:
+        self._inside[id(module)] -= 1
+
+    def _wrapped(self, entry: EntryPoint, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._keep(entry, args, kwargs)
+            self._inside[id(entry.owner)] += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._inside[id(entry.owner)] -= 1
+
+        return call
+
+    def _keep(self, entry: EntryPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._inside[id(entry.owner)]:
+            return
+        self._total += 1
+        signature = describe_call(entry, args, kwargs)
+        kept = self._kept[entry.name]
+        if signature not in kept and len(kept) >= MAX_SIGNATURES:
+            self._dropped[entry.name] += 1
+            return
+        dtype = float_dtype(entry.owner)
+        index = self._total
+
+        def copy() -> Call:
+            held = _held(args), _held(kwargs)
+            return Call(entry.name, signature, index, dtype, *held, small_stay=self._small_stay)
+
+        kept.setdefault(signature, _Thinned()).add(copy)
+
+
+class _Thinned:
+    """Keeps the first and last of many calls and, of those between, evenly spread ones.
+
+    How many will come is not known, so every second one is dropped whenever there are too many.
+    """
+
+    LIMIT = 6
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._stride = 1
+        self._spread: list[Call] = []
+        self._last: Call | None = None
+
+    def add(self, copy: Callable[[], Call]) -> None:
+        self._last = copy()
+        if self._count % self._stride == 0:
+            self._spread.append(self._last)
+        self._count += 1
+        if len(self._spread) > self.LIMIT:
+            self._spread = self._spread[::2]
+            self._stride *= 2
+
+    def chosen(self) -> list[Call]:
+        """The first, the middle and the last call."""
+        middle = self._spread[round((self._count - 1) / 2 / self._stride)]
+        last = self._last or middle
+        return list({call.index: call for call in (self._spread[0], middle, last)}.values())
+
+
+def describe_call(entry: EntryPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The signature of a call: shapes and dtypes of its tensors, and its constants."""
+    parameters = inspect.signature(entry.function).parameters
+    names = [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+    named = {names[i] if i < len(names) else f"args[{i}]": arg for i, arg in enumerate(args)}
+    return ", ".join(f"{name}={_described(value)}" for name, value in {**named, **kwargs}.items())
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        shape = ", ".join(str(size) for size in value.shape)
+        return f"{str(value.dtype).removeprefix('torch.')}[{shape}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_described(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_described(item) for item in value) + "]"
+    if value is None or isinstance(value, bool | int | str):
+        return repr(value)
+    return type(value).__name__
+
+
+def _held(value: Any) -> Any:
+    return _mapped(value, _hold)
+
+
+def _hold(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        kept = value.detach().to("cpu", copy=True)
+        return _HeldTensor(kept, value.device, tuple(value.stride()))
+    if isinstance(value, torch.Generator):
+        return _HeldGenerator(value.get_state(), value.device)
+    return value
+
+
+def _fresh(
+    value: Any, *, was: torch.dtype | None, now: torch.dtype | None, small_stay: bool
+) -> Any:
+    if isinstance(value, _HeldTensor):
+        stays = now is None or value.tensor.dtype != was
+        stays = stays or (small_stay and value.tensor.dim() < MATRIX)
+        return value.fresh(value.tensor.dtype if stays or now is None else now)
+    if isinstance(value, _HeldGenerator):
+        generator = torch.Generator(value.device)
+        generator.set_state(value.state)
+        return generator
+    return value
+
+
+def on_cpu(value: Any) -> Any:
+    """An output whose tensors are copies on the CPU; other objects stay as they are."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if dataclasses.is_dataclass(type(value)) and hasattr(value, "items"):  # a ModelOutput
+        return dataclasses.replace(value, **{key: on_cpu(item) for key, item in value.items()})
+    if type(value) in (dict, list, tuple):
+        return _mapped(value, on_cpu)
+    return value
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A copy of nested containers, with a function applied to what they hold."""
+    if isinstance(value, dict):
+        return {key: _mapped(item, function) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(item, function) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, function) for item in value)
+    return function(value)

@@ -1,0 +1,1 @@
+"""Loading: from a bundle to a ready pipeline."""

@@ -1,0 +1,66 @@
+"""Opening a bundle: light checks first, then the loader of its kind. Loads no torch itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from compilekit.base.progress import Progress
+from compilekit.bundle.manifest import Manifest, Whole
+from compilekit.bundle.planned import planned
+from compilekit.errors import MachineError, UsageError
+from compilekit.plan.whole import missing
+from compilekit.plugin.host import Host
+
+
+def open_bundle(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    host: Host,
+    device: str | None,
+    on_mismatch: Literal["error", "eager"],
+    on_uncovered: Literal["error", "eager"],
+    check: Literal["all", "code"],
+    pipeline: str,
+    progress: Progress,
+) -> Any:
+    """Check a bundle, and make it ready."""
+    if manifest.whole is None:
+        if pipeline:
+            raise UsageError(
+                f"pipeline={pipeline}: only a bundle of a whole pipeline loads as another class"
+            )
+        from compilekit.load.parts import load, torch_device
+
+        return load(
+            folder,
+            manifest,
+            host=host,
+            device=torch_device(device or manifest.device),
+            on_mismatch=on_mismatch,
+            on_uncovered=on_uncovered,
+            check=check,
+            progress=progress,
+        )
+    if "eager" in (on_mismatch, on_uncovered):
+        raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
+    if device and device != manifest.device:
+        raise UsageError(
+            f'device="{device}": this bundle is a pipeline compiled whole for '
+            f'"{manifest.device}". Leave `device` out'
+        )
+    _prepare(folder, manifest, manifest.whole, host)
+    from compilekit.load.whole import load_whole
+
+    return load_whole(
+        folder, manifest, host=host, pipeline=pipeline, check=check, progress=progress
+    )
+
+
+def _prepare(folder: Path, manifest: Manifest, whole: Whole, host: Host) -> None:
+    """Let the step prepare this process before torch looks for devices."""
+    reason = missing(host, manifest.steps[whole.step].name)
+    if reason:
+        raise MachineError(f"{folder} cannot be loaded here: {reason}")
+    host.prepare([planned(host, manifest, whole.step)], "load")

@@ -1,0 +1,335 @@
+"""From a bundle to a ready pipeline: checked first, then put together, then sealed."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from compilekit.base import environment
+from compilekit.base.diffusers_internals import lora_components
+from compilekit.base.progress import Progress
+from compilekit.bundle import manifest as manifests
+from compilekit.bundle.calls import Binder
+from compilekit.bundle.files import Check, checking
+from compilekit.bundle.fingerprint import Difference, differences
+from compilekit.bundle.loaded import Loaded
+from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.planned import planned
+from compilekit.engine.saving import refuse
+from compilekit.errors import (
+    BundleError,
+    CompilekitError,
+    MachineError,
+    MismatchError,
+    UsageError,
+)
+from compilekit.load.entry import CompiledEntry, OnUncovered, Runner, Variant, variant_of
+from compilekit.load.placeholder import Placeholder
+from compilekit.load.seal import UNSEEN_OF_PIPELINES, PipelineMoves, Seal, close
+from compilekit.load.skeleton import Shell, bare, fill, tensors_of
+from compilekit.plugin.contexts import Context
+from compilekit.plugin.host import Host
+from compilekit.plugin.steps import StoredPart
+from compilekit.subject.load import no_progress_bars
+from compilekit.subject.model import EntryPoint, Model
+
+OnMismatch = Literal["error", "eager"]
+PIPELINE = "pipeline"
+
+
+_ATTRIBUTE = "_compilekit_bundle"
+NOTHING = torch.empty(0)
+
+
+def bundle_of(subject: Any) -> Loaded:
+    """What a pipeline or module that `load` gave back knows of its bundle."""
+    found = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
+    if not isinstance(found, Loaded):
+        raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
+    return found
+
+
+def attach(subject: Any, loaded: Loaded) -> None:
+    """Let a pipeline know what bundle it came out of."""
+    vars(subject)[_ATTRIBUTE] = loaded
+
+
+def load(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    host: Host,
+    device: torch.device,
+    on_mismatch: OnMismatch,
+    on_uncovered: OnUncovered,
+    check: Check,
+    progress: Progress,
+) -> Any:
+    """Check a bundle, and make it ready."""
+    _one_of("on_mismatch", on_mismatch, ("error", "eager"))
+    _one_of("on_uncovered", on_uncovered, ("error", "eager"))
+    _one_of("check", check, ("all", "code"))
+    _check_device(manifest, device)
+    # "cuda" alone is no place: tensors are on one with an index, and compared with it.
+    device = torch.empty(0, device=device).device
+    stage = progress.stage(f"loading {folder}")
+    with stage, _collecting_later(), checking(folder, manifest, check) as finish:
+        found = differences(manifest, environment.fingerprint(str(device)), host)
+        eager = _weighed(folder, manifest, found, on_mismatch)
+        loader = _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager)
+        with torch.no_grad():
+            return loader.run(finish)
+
+
+def torch_device(name: str) -> torch.device:
+    """A device by its name: "cpu", "cuda:1"."""
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f'device="{name}": torch knows no such device') from error
+
+
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Put off garbage collection: what is made here stays, and looking through it takes time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        choices = " or ".join(f'"{each}"' for each in known)
+        raise UsageError(f'{name}="{value}": say {choices}')
+
+
+def _check_device(manifest: Manifest, device: torch.device) -> None:
+    wanted = manifest.device
+    if device.type != wanted:
+        raise UsageError(f'the bundle is for "{wanted}", and cannot be loaded on "{device}"')
+    module = getattr(torch, wanted, None)
+    if wanted != "cpu" and (module is None or not module.is_available()):
+        raise MachineError(
+            f'the bundle is for "{wanted}", and torch {torch.__version__} sees no such device here'
+        )
+
+
+def _weighed(
+    folder: Path, manifest: Manifest, found: list[Difference], on_mismatch: OnMismatch
+) -> bool:
+    """Whether to run eagerly; raises where the bundle does not fit and may not."""
+    fatal = [each for each in found if each.severity == "fatal"]
+    for each in found:
+        if each.severity == "warning":
+            warnings.warn(f"{folder}: {each}", stacklevel=2)
+    if not fatal:
+        return False
+    lines = "\n".join(f"  {each}" for each in fatal)
+    message = f"{folder} was built for another machine:\n{lines}"
+    if on_mismatch == "error":
+        hint = '\non_mismatch="eager" runs it without compiled code' if manifest.parts else ""
+        raise MismatchError(f"{message}{hint}")
+    lacks = [
+        f"{component.name}.{row.name}"
+        for component in manifest.components
+        for row in component.tensors
+        if row.key is None
+    ]
+    if lacks:
+        raise MismatchError(
+            f"{message}\nIt cannot run eagerly either: {lacks[0]} is inside of compiled code"
+        )
+    warnings.warn(f"{message}\nIt runs eagerly.", stacklevel=2)
+    return True
+
+
+class _Loader:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        host: Host,
+        device: torch.device,
+        on_uncovered: OnUncovered,
+        found: list[Difference],
+        *,
+        eager: bool,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.host = host
+        self.device = device
+        self.on_uncovered = on_uncovered
+        self.loaded = Loaded(folder, manifest, found, eager)
+        self.tensors: dict[str, dict[str, torch.Tensor]] = {}
+
+    def run(self, finish_checking: Callable[[], None]) -> Any:
+        modules = {each.name: self._bare(each) for each in self.manifest.components}
+        subject = self._assembled(modules)
+        model = model_of(subject)
+        needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
+        self._again(model, "structure", needs_python)
+        for component in self.manifest.components:
+            found = tensors_of(component, self.folder, self.device)
+            self.tensors[component.name] = found
+            fill(modules[component.name], component, found, self.device)
+        # Until here modules were made of checked configs, and weights mapped: nothing ran.
+        finish_checking()
+        seals = [] if self.loaded.eager else self._install(model)
+        self._again(model, "runtime", set(modules))
+        self._close(model)
+        attach(subject, self.loaded)
+        for seal in seals:
+            seal.take()
+        return subject
+
+    def _close(self, model: Model) -> None:
+        """Close what compiled code would not see, and saving, which would lose things."""
+        why = f"this came out of the bundle {self.folder}: copy that folder in place of saving"
+        modules, subject = model.modules, model.subject
+        for owner in (*modules.values(), subject):
+            refuse(owner, why)
+        if self.loaded.eager:
+            return
+        compiled = {entry.component for entry in self.manifest.entries}
+        for name in compiled:
+            close(name, modules[name])
+        if model.is_pipeline and compiled:
+            subject.to = PipelineMoves(subject.to, [modules[name] for name in compiled])
+            if compiled & lora_components(subject, model.denoisers):
+                close("this pipeline", subject, UNSEEN_OF_PIPELINES)
+
+    def _bare(self, component: manifests.Component) -> nn.Module:
+        if not component.library and (self.loaded.eager or not component.whole):
+            raise MismatchError(f"{component.name}: there is no Python code in the bundle to run")
+        entries = [entry for entry in self.manifest.entries if entry.owner == component.name]
+        methods = [entry.method for entry in entries if entry.method != "forward"]
+        return bare(component, self.folder / PIPELINE / component.name, methods)
+
+    def _needs_python(self, component: manifests.Component) -> bool:
+        """Whether its Python runs, so that its layers must be those that the steps made."""
+        if not component.library:
+            return False
+        return not component.whole or self.loaded.eager or self.on_uncovered == "eager"
+
+    def _assembled(self, modules: Mapping[str, nn.Module]) -> Any:
+        if self.manifest.kind == "module":
+            return next(iter(modules.values()))
+        import diffusers
+
+        found = getattr(diffusers, self.manifest.class_name, None)
+        if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+            raise BundleError(f"diffusers has no pipeline {self.manifest.class_name} here")
+        kind: Any = found
+        try:
+            with no_progress_bars():
+                return kind.from_pretrained(
+                    self.folder / PIPELINE, **modules, local_files_only=True
+                )
+        except (OSError, ValueError, TypeError, ImportError, AttributeError) as error:
+            raise BundleError(f"{self.folder / PIPELINE}: cannot be loaded: {error}") from error
+
+    def _again(self, model: Model, kind: str, components: set[str]) -> None:
+        """Run the steps again that bake nothing into weights or code."""
+        for index, step in enumerate(self.manifest.steps):
+            if step.again != kind:
+                continue
+            everything = "*" in step.components
+            names = tuple(model.modules) if everything else step.components
+            named = tuple(name for name in names if name.split(".")[0] in components)
+            if not named:
+                continue
+            again = planned(self.host, self.manifest, index)
+            context = Context(
+                step=again,
+                components=named,
+                device=self.manifest.device,
+                purpose="load",
+                remembered=step.remembered,
+            )
+            self.host.optimize_model(again, model, context)
+
+    def _install(self, model: Model) -> list[Seal]:
+        """Put compiled code where the Python functions were."""
+        # All of them are looked up before the first is loaded: loading may run code.
+        points = [(entry, entry_point(model, entry)) for entry in self.manifest.entries]
+        loaded = [(entry, point, self._variants(entry)) for entry, point in points]
+        # A block looks after its own weights alone: each call checks what its code reads.
+        seals = {entry.owner: Seal(entry.owner, point.owner) for entry, point in points}
+        for entry, point, variants in loaded:
+            function = point.function
+            compiled = CompiledEntry(
+                entry.name,
+                Binder(entry.name, entry.parameters, takes_any=entry.takes_any),
+                variants,
+                python=function,
+                has_python=self._has_python(model.module(entry.component)),
+                seal=seals[entry.owner],
+                on_uncovered=self.on_uncovered,
+            )
+            point.replace(compiled)
+            self.loaded.entries[entry.name] = compiled.counts
+        return list(seals.values())
+
+    def _has_python(self, module: nn.Module) -> bool:
+        held = (*module.parameters(), *module.buffers())
+        return not isinstance(module, Shell) and not any(isinstance(t, Placeholder) for t in held)
+
+    def _variants(self, entry: manifests.Entry) -> list[Variant]:
+        parts = [self.manifest.part(folder) for folder in entry.parts]
+        return [variant_of(part, self._runner(entry, part), self.device) for part in parts]
+
+    def _runner(self, entry: manifests.Entry, part: manifests.Part) -> Runner:
+        found = self.tensors[entry.component]
+        step = self.manifest.steps[part.step]
+        own = planned(self.host, self.manifest, part.step)
+        stored = StoredPart(
+            folder=self.folder / part.folder,
+            device=self.device,
+            constants={name: found[entry.tensor(c)] for name, c in part.constants.items()},
+            details=dict(part.details),
+        )
+        context = Context(
+            step=own, components=step.components, device=self.manifest.device, purpose="load"
+        )
+        where = f"{self.folder / part.folder}"
+        with _named(where):
+            return self.host.load_compiled(step.name, own.key, stored, context)
+
+
+def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:
+    """The entry point that a manifest names."""
+    try:
+        found = model.entry_point(entry.name)
+    except CompilekitError as error:
+        raise BundleError(f"entries: {entry.name}: {error}") from error
+    if (found.component, found.method) != (entry.owner, entry.method):
+        raise BundleError(f"entries: {entry.name} is not {entry.method} of {entry.owner}")
+    return found
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except MachineError:
+        raise
+    except CompilekitError as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
+def model_of(subject: Any) -> Model:
+    """A handle on what was loaded; a plain module is called by others, and needs no inputs."""
+    return Model(subject, inputs=None if not isinstance(subject, nn.Module) else {"": NOTHING})

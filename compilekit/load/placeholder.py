@@ -1,0 +1,44 @@
+"""Stands in for a weight that lives inside compiled code: it has a shape, and no values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from compilekit.base import torch_internals
+from compilekit.errors import SealedError
+
+
+class Placeholder(torch.Tensor):
+    """Shape, dtype and device of a weight, for pipelines that look; using it raises."""
+
+    reason: str
+
+    @staticmethod
+    def like(
+        shape: Sequence[int], dtype: torch.dtype, device: torch.device, reason: str
+    ) -> Placeholder:
+        """Make one; the reason says where the values are."""
+        made: Placeholder = torch_internals.wrapper_tensor(Placeholder, shape, dtype, device)
+        made.reason = reason
+        return made
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Placeholder({list(self.shape)}, {self.dtype}: {self.reason})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        function: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types
+        given = torch_internals.leaves_of((args, kwargs or {}))
+        mine = next(each for each in given if isinstance(each, Placeholder))
+        if function.overloadpacket in (torch.ops.aten.detach, torch.ops.aten.alias):
+            return Placeholder.like(mine.shape, mine.dtype, mine.device, mine.reason)
+        raise SealedError(f"this weight has no values to work on: {mine.reason}")

@@ -1,0 +1,199 @@
+"""The seal of a loaded component: changes that compiled code would not see raise.
+
+Compiled code reads the memory that it was given when it was loaded. So edits in place are seen;
+a parameter that is replaced, another dtype, a new attention processor or an adapter are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import is_
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from compilekit.base import torch_internals
+from compilekit.errors import SealedError
+from compilekit.load.placeholder import Placeholder
+
+UNSEEN = (
+    "add_adapter",
+    "load_adapter",
+    "load_lora_adapter",
+    "load_attn_procs",
+    "set_adapter",
+    "set_adapters",
+    "enable_lora",
+    "disable_lora",
+    "fuse_lora",
+    "unfuse_lora",
+    "enable_lora_hotswap",
+    "set_attn_processor",
+    "set_default_attn_processor",
+    "set_attention_backend",
+    "set_attention_slice",
+    "set_use_memory_efficient_attention_xformers",
+    "fuse_qkv_projections",
+    "unfuse_qkv_projections",
+    "enable_freeu",
+    "disable_freeu",
+    "enable_tiling",
+    "enable_slicing",
+    "enable_cache",
+    "enable_forward_chunking",
+    "compile_repeated_blocks",
+)
+"""Methods of components whose effect compiled code would not see."""
+
+UNSEEN_OF_PIPELINES = ("load_lora_weights", "load_ip_adapter", "set_ip_adapter_scale")
+"""Methods of pipelines which fail, or half work, before they reach such a component."""
+
+PLAIN = (bool, int, float, str, type(None))
+ADVICE = "apply it before the bundle is built, and build again"
+
+
+class Seal:
+    """Knows how a component looked when it was ready, and says what changed since.
+
+    Every call asks, so that asking is one pass over objects which are the very same almost always.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self._name = name
+        self._module = module
+        self._tables: list[dict[str, Any]] = []
+        self._prefixes: list[str] = []
+        self._looks: list[dict[str, Any]] = []
+        self._values: list[Any] = []
+        self._hooks: list[Any] = []
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._places: list[int] = []
+
+    def take(self) -> None:
+        """Note how everything looks now, when all that loading does is done."""
+        if hasattr(self._module, "cache_context"):
+            # diffusers puts its register of hooks there in the first call, with none in it.
+            from diffusers.hooks import HookRegistry
+
+            HookRegistry.check_if_exists_or_initialize(self._module)
+        for path, each in self._module.named_modules():
+            prefix = f"{path}." if path else ""
+            for table in torch_internals.all_tables(each):
+                self._tables.append(table)
+                self._prefixes.append(prefix)
+                self._looks.append(dict(table))
+                self._values += table.values()
+                self._tensors |= {f"{prefix}{k}": v for k, v in table.items() if _has_place(v)}
+            if path:  # hooks of the component itself run all the same
+                self._hooks += torch_internals.hook_tables(each)
+        self._places = [tensor.data_ptr() for tensor in self._tensors.values()]
+        self._count = sum(map(len, self._tables)), sum(map(len, self._hooks))
+
+    def check(self) -> None:
+        """Raise if compiled code would not see what the module holds by now."""
+        if (sum(map(len, self._tables)), sum(map(len, self._hooks))) != self._count or not all(
+            map(is_, chain.from_iterable(map(dict.values, self._tables)), self._values)
+        ):
+            self._explain()
+        if [tensor.data_ptr() for tensor in self._tensors.values()] != self._places:
+            moved = zip(self._tensors.items(), self._places, strict=True)
+            path = next(name for (name, t), place in moved if t.data_ptr() != place)
+            raise SealedError(self._unseen(path, "was replaced"))
+
+    def _explain(self) -> None:
+        """Name what is not as it was; a number that was set to what it was is nothing."""
+        for table, look, prefix in zip(self._tables, self._looks, self._prefixes, strict=True):
+            for key in dict.fromkeys((*look, *table)):
+                was, now = look.get(key), table.get(key)
+                same = now is was or (
+                    isinstance(was, PLAIN) and type(now) is type(was) and now == was
+                )
+                if not same:
+                    what = "was removed" if now is None else "was replaced"
+                    raise SealedError(self._unseen(f"{prefix}{key}", what))
+        if sum(map(len, self._hooks)) != self._count[1]:
+            raise SealedError(self._unseen("forward", "has another hook inside"))
+
+    def _unseen(self, path: str, what: str) -> str:
+        return (
+            f"{self._name}.{path} {what}, and compiled code does not see that; edit weights in "
+            f"place (`with torch.no_grad(): weight.copy_(new)`), or {ADVICE}"
+        )
+
+
+def _has_place(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not isinstance(value, Placeholder)
+
+
+def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
+    """Make the methods raise whose effect compiled code would not see."""
+    for method in methods:
+        if callable(getattr(owner, method, None)):
+            setattr(owner, method, Closed(name, method))
+    if isinstance(owner, nn.Module):
+        torch_internals.replace_apply(owner, Moves(name, owner))
+
+
+class Closed:
+    """Stands in for a method that would do nothing to compiled code."""
+
+    def __init__(self, name: str, method: str) -> None:
+        self._name = name
+        self._method = method
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Say why it would do nothing."""
+        raise SealedError(
+            f"{self._name} came compiled out of a bundle, and {self._method} would not reach "
+            f"compiled code; {ADVICE}"
+        )
+
+
+class Moves:
+    """Stands in for `Module._apply`, beneath `to`, `half` and the like: only no-ops pass."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self._name = name
+        self._module = module
+
+    def __call__(
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        recurse: bool = True,
+    ) -> nn.Module:
+        """Let pass what leaves dtype and device as they are."""
+        del recurse
+        for dtype, device in set(_kinds(self._module)):
+            probe = torch.empty(1, dtype=dtype, device=device)
+            moved = function(probe)
+            if (moved.dtype, moved.device) != (probe.dtype, probe.device):
+                said = f"{moved.dtype} on {moved.device}"
+                raise SealedError(
+                    f"{self._name} came compiled out of a bundle as {dtype} on {device}, and "
+                    f"cannot become {said}; name the dtype in the recipe (`precision`), and the "
+                    "device when the bundle is loaded"
+                )
+        return self._module
+
+
+class PipelineMoves:
+    """Stands in for a pipeline's `to`: asks the sealed components before it moves the first."""
+
+    def __init__(self, move: Callable[..., Any], sealed: Sequence[nn.Module]) -> None:
+        self._move = move
+        self._sealed = sealed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Move the pipeline, or raise with nothing moved."""
+        own = {key: value for key, value in kwargs.items() if key in ("dtype", "device")}
+        own |= {"dtype": kwargs["torch_dtype"]} if "torch_dtype" in kwargs else {}
+        for module in self._sealed:
+            module.to(*args, **own)
+        return self._move(*args, **kwargs)
+
+
+def _kinds(module: nn.Module) -> Iterator[tuple[torch.dtype, torch.device]]:
+    for tensor in (*module.parameters(), *module.buffers()):
+        yield tensor.dtype, tensor.device

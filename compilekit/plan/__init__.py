@@ -1,0 +1,1 @@
+"""Planning: a recipe and the plugins' descriptions to a checked plan. Light."""

@@ -1,0 +1,103 @@
+"""Steps that export the whole pipeline at once: where they may stand, and what they are asked.
+
+Light: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compilekit.base.words import ALL_COMPONENTS
+from compilekit.errors import PluginContractError
+from compilekit.plugin.answers import shown
+from compilekit.plugin.host import Host
+from compilekit.plugin.steps import PlannedStep, Whole
+
+Row = tuple[str, str, str, str]
+
+
+def whole_of(steps: Sequence[PlannedStep]) -> PlannedStep | None:
+    """The step that exports the whole pipeline, if there is one."""
+    return next((step for step in steps if step.description.whole is not None), None)
+
+
+def misplaced(
+    steps: Sequence[PlannedStep], *, has_shapes: bool
+) -> Iterator[tuple[PlannedStep, str]]:
+    """What cannot be in one build with a step that exports the whole pipeline, and why."""
+    whole = whole_of(steps)
+    if whole is None:
+        return
+    if whole.components != (ALL_COMPONENTS,):
+        yield whole, "it exports the whole pipeline: leave `components` out"
+    uses_shapes = whole.description.whole is not None and whole.description.whole.shapes
+    if has_shapes and not uses_shapes:
+        yield whole, "the sizes that it compiles for are options of its own: leave `shapes:` out"
+    for step in steps[steps.index(whole) + 1 :]:
+        yield step, f"{whole.key} exports the whole pipeline, so nothing can come after it"
+    for step in steps[: steps.index(whole)]:
+        if {"runtime", "compiled"} & step.effects.changes:
+            lost = "so how this process runs it is lost: leave one of them out"
+            yield step, f"{whole.key} exports the whole pipeline, {lost}"
+
+
+def fingerprint(host: Host, name: str) -> dict[str, str]:
+    """What the code of a step depends on here, beside the machine's own fingerprint."""
+    return _texts(
+        host, name, "fingerprint", host.ask(name, "fingerprint", _whole(host, name).fingerprint)
+    )
+
+
+def missing(host: Host, name: str) -> str:
+    """Why bundles of a step cannot be loaded in this process; empty if they can."""
+    answer = host.ask(name, "missing", _whole(host, name).missing)
+    if not isinstance(answer, str):
+        raise _bad(host, name, "missing", f"{shown(answer)}, not a sentence")
+    return answer
+
+
+def ingredients(host: Host, step: PlannedStep) -> dict[str, str] | None:
+    """What its result is made of beside the model and the options; None if that is not known."""
+    ask = _whole(host, step.name).ingredients
+    answer = {} if ask is None else host.ask(step.name, "ingredients", ask, step.options)
+    return None if answer is None else _texts(host, step.name, "ingredients", answer)
+
+
+def lines_about(host: Host, folder: Path) -> list[str]:
+    """What the steps say of a folder that one of them compiled; empty if none did."""
+    found: list[str] = []
+    for name, description in host.descriptions.items():
+        if description.whole is not None and description.whole.inspect is not None:
+            found += map(str, host.ask(name, "inspect", description.whole.inspect, folder))
+    return found
+
+
+def doctor_rows(host: Host) -> list[Row]:
+    """What the steps say of this machine."""
+    found: list[Row] = []
+    for name, description in host.descriptions.items():
+        if description.whole is not None and description.whole.doctor is not None:
+            for what, state, has, advice in host.ask(name, "doctor", description.whole.doctor):
+                found.append((f"{name}: {what}", state, has, advice))
+    return found
+
+
+def _whole(host: Host, name: str) -> Whole:
+    whole = host.describe(name).whole
+    if whole is None:
+        raise PluginContractError(f"plugin {host.plugins[name]}: it exports no whole pipelines")
+    return whole
+
+
+def _texts(host: Host, name: str, what: str, answer: Any) -> dict[str, str]:
+    if not isinstance(answer, Mapping) or not all(
+        isinstance(text, str) for item in answer.items() for text in item
+    ):
+        raise _bad(host, name, what, f"{shown(answer)}, not texts by name")
+    return dict(answer)
+
+
+def _bad(host: Host, name: str, what: str, fault: str) -> PluginContractError:
+    return PluginContractError(f"plugin {host.plugins[name]}: {what} gave {fault}")

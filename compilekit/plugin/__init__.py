@@ -1,0 +1,1 @@
+"""Plugins: the hooks, how plugins are found, and how the host calls them. Light."""

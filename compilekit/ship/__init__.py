@@ -1,0 +1,1 @@
+"""Shipping: moving bundles to where they are loaded."""

@@ -1,0 +1,1 @@
+"""Studies: commands that look into a recipe on a model."""

@@ -1,0 +1,17 @@
+"""The worker of a trial: runs one batch in a process of its own, which may be killed."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
+    """Run the trial whose request is pickled in a file."""
+    sys.path[:] = request["path"]
+    say("loading torch")
+    from compilekit.studies.batch.trial import tried
+
+    return tried(pickle.loads(Path(request["file"]).read_bytes()), say)  # noqa: S301 - our own file

@@ -1,0 +1,237 @@
+"""From a recipe's `model:` to a pipeline in memory, with everything cheap checked first."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compilekit.base.diffusers_internals import dtype_keyword, is_hooked
+from compilekit.base.progress import Progress
+from compilekit.base.words import ALL_COMPONENTS
+from compilekit.errors import (
+    CompilekitError,
+    ModelError,
+    Problem,
+    RecipeError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from compilekit.base.words import Device
+    from compilekit.errors import Location
+    from compilekit.plan.plan import Plan
+    from compilekit.plugin.host import Host
+    from compilekit.recipe import ModelSource
+    from compilekit.subject.model import Model
+
+INDEX = "model_index.json"
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def check_components(plan: Plan, known: Iterable[str], owner: str) -> None:
+    """Look whether a pipeline has the components that the steps name."""
+    from compilekit.subject.model import no_component
+
+    names = set(known)
+    problems = [
+        Problem(_where(plan, index, at), step.key, no_component(name.split(".")[0], owner, names))
+        for index, step in enumerate(plan.steps)
+        for at, name in enumerate(step.components)
+        if name != ALL_COMPONENTS and name.split(".")[0] not in names
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def check_entry_points(plan: Plan, model: Model) -> None:
+    """Look whether the model has every component and entry point that the steps name."""
+    check_components(plan, model.modules, type(model.subject).__name__)
+    problems = []
+    for index, step in enumerate(plan.steps):
+        for at, name in enumerate(step.components):
+            if name == ALL_COMPONENTS:
+                continue
+            try:
+                model.entry_point(name)
+            except ModelError as error:
+                problems.append(Problem(_where(plan, index, at), step.key, str(error)))
+    if problems:
+        raise RecipeError(problems)
+
+
+def _where(plan: Plan, index: int, at: int) -> Location:
+    step = plan.steps[index]
+    return plan.recipe.location("steps", step.index, step.name, "components", at)
+
+
+def subject_of(plan: Plan, source: Any, progress: Progress) -> Any:
+    """The user's pipeline or module: passed as it is, made by a function, or loaded."""
+    if source is None or isinstance(source, str | Path):
+        with progress.stage("loading the model"):
+            return load_subject(plan, None if source is None else str(source))
+    return source() if is_function(source) else source
+
+
+def is_function(source: Any) -> bool:
+    """Whether a source is a function that makes the model. Models can be called too."""
+    is_model = hasattr(source, "components") or hasattr(source, "state_dict")
+    return callable(source) and (isinstance(source, type) or not is_model)
+
+
+def ready_model(
+    plan: Plan, subject: Any, inputs: Mapping[str, torch.Tensor] | None, host: Host
+) -> Model:
+    """The handle on a pipeline or module: it has what the plan names, and is on its device."""
+    from compilekit.subject.model import Model
+    from compilekit.subject.sample import module_inputs
+
+    specs = plan.recipe.model.inputs if plan.recipe.model else {}
+    model = Model(subject, inputs or module_inputs(specs, plan.recipe.seed))
+    check_entry_points(plan, model)
+    to_device(model, plan.model_device, host)
+    return model
+
+
+def to_device(model: Model, device: Device, host: Host) -> None:
+    """Move a model to its recipe's target, unless accelerate moves it by itself."""
+    import torch
+
+    model.waits = host.waits(device)
+    modules = model.modules.values()
+    hooked = any(is_hooked(module) for module in modules)
+    placed = {t.device.type for m in modules for t in (*m.parameters(), *m.buffers())}
+    if any(t.is_meta for m in modules for t in m.parameters()) and not hooked:
+        raise ModelError("the model's weights are not in memory: they are on the meta device")
+    model.inputs = {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in model.inputs.items()
+    }
+    if hooked or placed == {device}:
+        return
+    move = host.mover(device) if model.is_pipeline else None
+    with torch.no_grad():
+        if move is None:
+            model.subject.to(device)
+        else:
+            move(model.subject)
+
+
+def load_subject(plan: Plan, source: str | None = None) -> Any:
+    """Load the pipeline or module that a recipe names; `source` stands in for the recipe's."""
+    from compilekit.recipe import ModelSource
+
+    wanted = plan.recipe.model or ModelSource()
+    place = source or wanted.source
+    if not place:
+        raise UsageError("there is no model: pass one, or name its `source:` under `model:`")
+    index = None if wanted.inputs else _index(place, wanted)
+    if index is not None:
+        names = [name for name, value in index.items() if _is_present(name, value)]
+        check_components(plan, {*names, *wanted.components}, str(index.get("_class_name", place)))
+    try:
+        with no_progress_bars():
+            return _loaded(place, wanted, is_pipeline=index is not None)
+    except CompilekitError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{place} cannot be loaded: {what}") from error
+
+
+def _is_present(name: str, value: object) -> bool:
+    return not name.startswith("_") and isinstance(value, list) and value[0] is not None
+
+
+def _index(place: str, wanted: ModelSource) -> dict[str, Any] | None:
+    """The pipeline's `model_index.json`, without its weights; None for a plain module."""
+    if Path(place).is_dir():
+        path = Path(place) / INDEX
+        if not path.is_file():
+            if wanted.pipeline:
+                return None
+            raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
+    elif HUB_ID.fullmatch(place):
+        path = _from_hub(place, wanted)
+    else:
+        raise ModelError(f"{place}: no such folder, and no name that the hub could have")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise ModelError(f"{path} holds no mapping")
+    return index
+
+
+def _from_hub(place: str, wanted: ModelSource) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(place, INDEX, revision=wanted.revision))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{place} is neither a folder here nor a model that the hub gives: {reason}"
+        ) from error
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without the bars of diffusers and transformers: compilekit shows what is going on."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: list[Any] = [diffusers_logging, transformers_logging]
+    shown = [each for each in libraries if each.is_progress_bar_enabled()]
+    for each in shown:
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each in shown:
+            each.enable_progress_bar()
+
+
+def _loaded(place: str, wanted: ModelSource, *, is_pipeline: bool) -> Any:
+    import torch
+
+    keywords: dict[str, Any] = {"revision": wanted.revision}
+    if wanted.variant:
+        keywords["variant"] = wanted.variant
+    dtype = getattr(torch, wanted.dtype) if wanted.dtype else None
+    if not is_pipeline:
+        kind = _class(wanted.pipeline) if wanted.pipeline else _class("AutoModel")
+        module = kind.from_pretrained(place, **keywords)
+        return (module.to(dtype) if dtype else module).eval()
+    import diffusers
+
+    if dtype:
+        keywords[dtype_keyword()] = dtype
+    for name, other in wanted.components.items():
+        keywords[name] = _component(other, dtype)
+    kind = _class(wanted.pipeline) if wanted.pipeline else diffusers.DiffusionPipeline
+    return kind.from_pretrained(place, **keywords)
+
+
+def _component(other: str, dtype: Any) -> Any:
+    """A replaced component: of the class that its own config names."""
+    import diffusers
+
+    keywords = {dtype_keyword(): dtype} if dtype else {}
+    return diffusers.AutoModel.from_pretrained(other, **keywords)
+
+
+def _class(name: str) -> Any:
+    for library in ("diffusers", "transformers"):
+        found = getattr(importlib.import_module(library), name, None)
+        if isinstance(found, type):
+            return found
+    raise ModelError(f'model.pipeline: neither diffusers nor transformers has a class "{name}"')
