@@ -1,4 +1,4 @@
-"""Which entry points can share a part: modules whose code and weights' shapes are the same."""
+"""Which entry points can share a part: those with the same code and shapes of weights."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from compilekit.bundle.signature import Signature
 from compilekit.subject.model import EntryPoint, Layer
 
 OWN = frozenset({*vars(nn.Module()), "extra_repr"})
-"""What every module has: weights and parts, which are compared elsewhere, hooks, its looks."""
+"""The attributes that every module has. Weights, children and hooks are compared elsewhere."""
 
 DEPTH = 6
 
 
 class Unlike(str):
-    """Stands for what cannot be compared: it is like itself alone, and only in this process."""
+    """Stands for a value that cannot be compared. It equals only itself, in this process."""
 
     __slots__ = ()
 
 
 def unlike(value: object) -> Unlike:
-    """What stands for a value that cannot be compared."""
+    """The stand-in for a value that cannot be compared."""
     return Unlike(f"unlike {id(value)}: {type(value).__name__}")
 
 
 def likeness(entry: EntryPoint) -> str:
-    """Equal for entry points for which the same code would be compiled."""
+    """A digest that is equal for entry points that compile to the same code."""
     tensors = [held.row.model_dump(mode="json") for held in held_by(entry.owner)]
     return digest_of([entry.method, structure(entry.owner), tensors])
 
 
 def part_name(likeness_: str, step: int, signature: Signature) -> str:
-    """A short name for a part, the same in every build of it."""
+    """A short name for a part, the same in every build."""
     return digest_of([likeness_, step, signature.model_dump(mode="json")])[:12]
 
 
 def structure(module: nn.Module) -> list[Any]:
-    """Classes and plain settings of a module and all that is in it.
+    """Classes and plain settings of a module and its children.
 
-    Layers around the module's own methods are left out: they stay outside of what is compiled.
+    Layers around the module's own methods are left out: they are not compiled.
     """
     return [
         [
@@ -64,7 +64,7 @@ def structure(module: nn.Module) -> list[Any]:
 
 
 def _class(kind: type) -> str:
-    """A class by its name; one that a function makes may be another each time."""
+    """A class by its name. A class made in a function may differ each time."""
     if "<locals>" in kind.__qualname__:
         return unlike(kind)
     return f"{kind.__module__}.{kind.__qualname__}"
@@ -79,7 +79,7 @@ def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """A value as something that can be compared; what cannot is unlike everything else."""
+    """A value in a form that can be compared; `unlike` if there is none."""
     if isinstance(value, (*SCALARS, bytes, Enum, torch.dtype, torch.device, torch.layout)):
         return f"{value!r}"
     if isinstance(value, torch.Tensor | nn.Module):

@@ -1,6 +1,6 @@
-"""The calls that a bundle must serve: the sample, and its other sizes, as entry points see them.
+"""The calls that a bundle must serve: those of the sample in every size.
 
-They are captured beneath offload hooks and casts, which is where compiled code will stand.
+They are captured beneath offload hooks and casts, where the compiled code will be.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Captured:
 def settings(
     model: Model, sample: Mapping[str, Any], shapes: Sequence[Mapping[str, int]]
 ) -> list[dict[str, Any]]:
-    """The arguments of every run to capture. The sample itself, in full, comes first.
+    """The arguments of every run to capture. The complete sample comes first.
 
-    The others take one step. Where a pipeline has classifier-free guidance, each is run with it
-    and without it.
+    The others have one denoising step. If a pipeline has classifier-free guidance, each size runs
+    with guidance and without.
     """
     if not model.is_pipeline:
         return [sized(model, sample, changes) for changes in ({}, *shapes)]
@@ -61,7 +61,7 @@ def capture(
     runs: Sequence[Mapping[str, Any]],
     run: Callable[[Mapping[str, Any]], Any],
 ) -> dict[str, list[Captured]]:
-    """Run the sample in every setting; one call of each kind is kept of every entry point."""
+    """Run the sample in every setting; keep one call of each kind for every entry point."""
     kept: dict[str, dict[object, Captured]] = {entry.name: {} for entry in entries}
     with contextlib.ExitStack() as stack:
         for entry in entries:
@@ -99,7 +99,7 @@ def _keeper(entry: EntryPoint, kept: dict[object, Captured]) -> Callable[..., An
 
 
 def _copied(_: str, leaf: Any) -> Any:
-    """What is passed may be written to later."""
+    """A copy: the pipeline may write into the original later."""
     if isinstance(leaf, torch.Tensor):
         return leaf.detach().clone(memory_format=torch.preserve_format)
     return leaf

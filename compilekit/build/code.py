@@ -1,6 +1,6 @@
-"""What Python code a model consists of, so that a cached part is not used after it changed.
+"""The Python code of a model. A cached part is not used after the code changed.
 
-Code of installed packages is known by their versions; a user's own, by the digest of its files.
+Installed packages are known by their versions; the user's own code by the digest of its files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _INSTALLED = tuple(
 
 
 class UnknownCodeError(Exception):
-    """Code that is in no file, so it cannot be told whether it is as it was."""
+    """Code that is in no file, so it cannot be fingerprinted."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """The versions and digests that say which code runs; `is_own`: a user's, in part."""
+    """Versions and digests of the code that runs; `is_own`: some of it is the user's."""
 
     found: dict[str, str]
     is_own: bool
@@ -58,7 +58,7 @@ def code_of(modules: Iterable[nn.Module]) -> Code:
         else:
             is_own = True
     if is_own:
-        # What it imports from the same project may have changed as well.
+        # Modules that it imports may have changed too.
         found |= {each.__name__: source_digest(path) for each, path in _own_modules()}
     return Code(found, is_own)
 
@@ -84,7 +84,7 @@ def _classes(modules: Iterable[nn.Module]) -> set[type]:
 
 
 def _homes(kind: type) -> Iterator[str]:
-    """The modules that a class's code is from; a method may have been put there by another."""
+    """The modules of a class's code; another module may have added a method."""
     yield kind.__module__
     for value in vars(kind).values():
         function = inspect.unwrap(value) if callable(value) else value
@@ -93,7 +93,7 @@ def _homes(kind: type) -> Iterator[str]:
 
 
 def _inside(value: object, depth: int = 0) -> Iterator[str]:
-    """The modules of functions and classes that are kept as settings: activations, say."""
+    """The modules of functions and classes that are settings: activations, for example."""
     if isinstance(value, MethodType):
         value = value.__func__
     if isinstance(value, type | FunctionType):
@@ -113,10 +113,10 @@ def _is_installed(file: str) -> bool:
 
 
 def _own_modules() -> Iterator[tuple[ModuleType, Path]]:
-    """Everything that was imported from outside of installed packages."""
+    """Every imported module that belongs to no installed package."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        # Some modules that are made while they run bear a name that is no path.
+        # Modules that are made at run time may have a `__file__` that is no path.
         if isinstance(file, str) and Path(file).is_file() and not _is_installed(file):
             yield module, Path(file)
 

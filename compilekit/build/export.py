@@ -1,4 +1,4 @@
-"""The turn of an exporting step in a build: what to compile, compile it, load it, verify it."""
+"""One exporting step of a build: capture calls, compile, load the parts, and verify them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from compilekit.subject.model import EntryPoint, Model, cuda_devices, float_dtyp
 
 CPU = torch.device("cpu")
 ROUGH = 0.1
-"""How far compiled code may be from eager code where both round to 16 bits or less."""
+"""How far compiled code may be from eager code if both round to 16 bits or less."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Compiled:
 
 
 class Export:
-    """Exports what one step names, and puts the loaded parts in its place."""
+    """Exports the components of one step, and puts the loaded parts in their place."""
 
     def __init__(
         self,
@@ -84,24 +84,24 @@ class Export:
     def run(
         self, runs: Sequence[Mapping[str, Any]], sample: Callable[[Mapping[str, Any]], Any]
     ) -> tuple[StepResult, list[Compiled]]:
-        """Export everything; gives the step's result, and what was compiled."""
+        """Export everything; returns the step's result and the compiled entry points."""
         start = time.perf_counter()
         entries = self._entries()
         self.context.progress("capturing calls")
         calls = capture(entries, runs, sample)
         done: list[Compiled] = []
         called = [entry for entry in entries if calls[entry.name]]
-        # Of many blocks some may have no call: those of the half of a VAE that is not used, say.
+        # Some blocks may have no call: those of the unused half of a VAE, for example.
         if not called or (len(called) < len(entries) and not self.by_region):
             idle = next(entry.name for entry in entries if not calls[entry.name])
             raise StepError(
                 f"{self.step.key}: {idle}: the sample never calls it, so there is nothing to "
-                "compile; of a VAE, name `vae.decode` or `vae.encode`"
+                "compile. For a VAE, name `vae.decode` or `vae.encode`"
             )
         for number, entry in enumerate(called, 1):
             self.context.progress(f"compiling {entry.name} ({number} of {len(called)})")
             done.append(self._compile(entry, calls[entry.name]))
-        # Only now: a block inside another must be captured and exported as Python.
+        # Installed last: a block inside another must be exported as Python.
         for each in done:
             self._install(each)
         return self._result(done, time.perf_counter() - start), done
@@ -128,11 +128,11 @@ class Export:
         return Compiled(entry, entry.function, component, parameters, takes_any, tuple(parts))
 
     def _parts(self, group: Wanted) -> list[Made]:
-        """The parts that serve a group of calls: those of a like entry point, or new ones."""
+        """The parts for a group of calls: those of an equal entry point, or new ones."""
         alike = likeness(group.example.entry)
         known = self._made.get((alike, group.signature))
         if known is not None:
-            # Alike as far as can be told: its own Python decides.
+            # They look equal; a comparison with this entry point's own Python decides.
             for made in known:
                 self._verify(group.example.entry, made, group)
             return known
@@ -189,7 +189,7 @@ class Export:
         return Made(row, part, extra, _device([*_tensors(entry), *part.constants.values()]))
 
     def load(self, entry: EntryPoint, made: Made) -> Variant:
-        """Load a part for an entry point, with that one's own tensors."""
+        """Load a part for an entry point, with that entry point's tensors."""
         tensors = {held.row.name: held.tensor for held in held_by(entry.owner)}
         constants = {
             name: made.extra[source.removeprefix("extra:")]
@@ -205,7 +205,7 @@ class Export:
         return variant_of(made.row, run, made.device)
 
     def _verify(self, entry: EntryPoint, made: Made, group: Wanted) -> None:
-        """Compare compiled code with the Python it stands for, in every size that it must serve."""
+        """Compare compiled code with the Python that it replaces, in every size."""
         variant = self.load(entry, made)
         dtype = float_dtype(entry.owner)
         exact = dtype in (torch.float32, torch.float64) and not any(
@@ -278,7 +278,7 @@ def _is_symbolic(signature: Signature) -> bool:
 
 
 def _refuse_gaps(step: PlannedStep, entry: EntryPoint, part: Part) -> None:
-    """Code has the strides of its constants built in, and a bundle stores tensors without gaps."""
+    """Refuse constants with gaps: compiled code knows their strides, and a bundle stores none."""
     for name, tensor in part.constants.items():
         if tensor.stride() != dense(tensor.shape, order_of(tensor)) and tensor.numel() > 1:
             raise StepError(
@@ -304,7 +304,7 @@ def _symbols(shape: Sequence[int | Range]) -> dict[int, Range]:
 def _sources(
     entry: EntryPoint, part: Part, place: Place
 ) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Where each constant will lie in the bundle: among the module's own, or beside them."""
+    """Where the bundle stores each constant: with the module's tensors, or beside them."""
     own = {identity(h.tensor): h.row.name for h in held_by(entry.owner) if h.row.key is not None}
     sources: dict[str, str] = {}
     extra: dict[str, torch.Tensor] = {}
@@ -320,7 +320,7 @@ def _sources(
 
 
 def _outputs(call: Captured) -> dict[str, Any]:
-    """How the result is put together again, for each value of `return_dict`."""
+    """How to rebuild the result, for each value of `return_dict`."""
     run = _runner_of(call.entry)
 
     def result(**changes: Any) -> tuple[manifest.Output, int]:
@@ -334,12 +334,12 @@ def _outputs(call: Captured) -> dict[str, Any]:
             return {"output": asked}
         try:
             with warnings.catch_warnings():
-                # The user never made this call: a class of result may be deprecated, say.
+                # The user did not make this call, so its deprecation warnings do not matter.
                 warnings.simplefilter("ignore")
                 outputs = {value: result(**{RETURN_DICT: value}) for value in (True, False, None)}
         except (TypeError, ValueError):  # it takes other keywords, and not this one
             return {"output": asked}
-    # Compiled code gives the tensors of the captured call, and no others.
+    # Compiled code returns the tensors of the captured call, and no others.
     as_dict, as_tuple = (outputs[v][0] if outputs[v][1] == count else None for v in (True, False))
     return {
         "output": as_dict,

@@ -1,4 +1,4 @@
-"""An entry point as a module of tensors in and tensors out, which is what exporters take."""
+"""An entry point as a module with tensors in and tensors out, for exporters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in, with
 
 
 class Flat(nn.Module):
-    """Takes the tensors of one captured call; the call's constants are built in.
+    """Takes the tensors of one captured call. The call's constants are built in.
 
-    What signatures ignore (random generators) is left out of the call.
+    Arguments that signatures ignore (random generators) are left out.
     """
 
     def __init__(self, call: Captured) -> None:

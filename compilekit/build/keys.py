@@ -1,7 +1,7 @@
-"""The keys of the build cache: everything that a part, or a whole bundle, is made of.
+"""The keys of the build cache: fingerprints of all inputs of a part, or of a whole bundle.
 
-Two builds with one key would write the same. Whatever cannot be told makes no key at all: then
-it is built anew, and not kept.
+Two builds with one key write the same. If an input cannot be fingerprinted, there is no key; then
+the part is built and not cached.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ VARIABLES = (
 """Beginnings of the environment variables that compilers and their libraries look at."""
 
 PLACES = ("CACHE", "_DIR", "TMP", "TEMP", "LOG", "TRACE")
-"""What the names of variables hold that say where files lie, and not what is in them."""
+"""Words in the names of variables that hold paths, which do not change the result."""
 
 THREADS = ("torch.num_threads", "torch.grad_enabled")
 
 
 class NoKeyError(Exception):
-    """There is something of which it cannot be told whether it is as it was."""
+    """An input cannot be fingerprinted."""
 
 
 def part_key(plan: Plan, step: PlannedStep, group: Wanted, host: Host) -> str:
@@ -80,10 +80,10 @@ def part_key(plan: Plan, step: PlannedStep, group: Wanted, host: Host) -> str:
 
 
 def bundle_key(plan: Plan, model: Model, host: Host) -> str:
-    """The key of a whole bundle: the recipe, the model, and all that is not in either.
+    """The key of a whole bundle: the recipe, the model, the machine and its software.
 
-    A part is compared with the model's Python before it is used again, a whole bundle is not. So
-    there is no key where code of the user's own runs, which may look at anything.
+    A cached part is compared with the model's Python before it is used; a whole bundle is not. So
+    there is no key if the user's own code runs, since its inputs are not known.
     """
     return _key(
         "bundle",
@@ -102,12 +102,12 @@ def bundle_key(plan: Plan, model: Model, host: Host) -> str:
 
 
 def _ingredients(plan: Plan, host: Host) -> Iterator[Any]:
-    """What a step that exports the whole pipeline adds: other files, another compiler."""
+    """The inputs that only the step knows which exports the whole pipeline."""
     if plan.whole is None:
         return
     found = ingredients(host, plan.whole)
     if found is None:
-        raise NoKeyError(f"{plan.whole.key} cannot tell what all it is made of")
+        raise NoKeyError(f"{plan.whole.key} cannot fingerprint its inputs")
     yield [found, fingerprint(host, plan.whole.name)]
 
 
@@ -134,7 +134,7 @@ def _reaches(step: PlannedStep, entry: str) -> bool:
 
 
 def _said(step: PlannedStep, *, components: bool) -> dict[str, Any]:
-    """A step as the recipe says it. Its budget only judges what was made."""
+    """A step as the recipe describes it, without its budget, which changes no result."""
     said = {"name": step.name, "options": step.options.model_dump(mode="json")}
     return {**said, "components": list(step.components)} if components else said
 
@@ -163,7 +163,7 @@ def _values(tensor: torch.Tensor) -> str:
 
 
 def _rest(model: Model) -> dict[str, Any]:
-    """What a pipeline has beside its modules: tokenizers, the scheduler, settings."""
+    """The rest of a pipeline: tokenizers, the scheduler, settings."""
     if not model.is_pipeline:
         return {}
     subject = model.subject
@@ -194,7 +194,7 @@ def _pictures(plan: Plan) -> dict[str, str]:
 
 
 def _files(plan: Plan, host: Host) -> list[list[str]]:
-    """What is in the files that steps read. What is on the hub may be another tomorrow."""
+    """The files that steps read. Files on the hub have no fingerprint: they may change."""
     found = []
     for step in plan.steps:
         for place in map(Path, host.reads(step)):
@@ -210,7 +210,7 @@ def _files(plan: Plan, host: Host) -> list[list[str]]:
 
 
 def _plugins(host: Host, steps: Iterable[PlannedStep]) -> dict[str, list[str]]:
-    """The plugins of some steps: their versions, and their code, which may be worked on."""
+    """The plugins of some steps: their versions and the digests of their code."""
     found = {}
     for step in steps:
         plugin = host.plugins[step.name]
@@ -246,7 +246,7 @@ def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether its text is the same in every process: no object's address, no place of files."""
+    """Whether its text is the same in every process: no address and no path in it."""
     text = repr(value)
     return " at 0x" not in text and os.sep not in text
 
@@ -261,7 +261,7 @@ def variables() -> dict[str, str]:
 
 
 def _compiler() -> str:
-    """What the C++ compiler says of itself; an upgrade of it makes other code."""
+    """The version of the C++ compiler: another version makes other code."""
     path = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
     if path is None:
         return ""

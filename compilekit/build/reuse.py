@@ -1,4 +1,4 @@
-"""Parts from the build cache, and back into it."""
+"""Parts, taken from the build cache or added to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCRATCH = "cached"
 
 @dataclass(frozen=True)
 class Made:
-    """A part as it was exported: what the manifest will say, and the tensors that it reads.
+    """An exported part: its row of the manifest, and the tensors that it reads.
 
     cached: whether it comes from the build cache.
     """
@@ -45,7 +45,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part lies in a bundle that is being built, and by what step."""
+    """Where a part lies in the bundle that is being built, and the step that makes it."""
 
     folder: Path
     where: str
@@ -58,12 +58,12 @@ class Place:
         return self.folder / self.where
 
     def own(self, number: int) -> str:
-        """The name of a tensor that only this part has."""
+        """The name of a tensor that belongs to this part alone."""
         return f"extra.{self.path.name}.{number}"
 
 
 class Reuse:
-    """Makes each part once: looks into the cache first, and keeps there what is new."""
+    """Makes each part once: looks into the cache first, and adds new parts to it."""
 
     def __init__(self, plan: Plan, host: Host, cache: Cache | None) -> None:
         self._plan = plan
@@ -115,7 +115,7 @@ def _found(cache: Cache, key: str, place: Place, verify: Callable[[Made], None])
         made = _restored(entry, scratch, place)
         verify(made)
     except (CompilekitError, ValidationError, LookupError, TypeError, OSError) as error:
-        # Digests are right, so something that no key knows of is not as it was.
+        # The digests are right, so an input changed that the key does not cover.
         cache.note(f"a part from the cache is not used: {error}")
         cache.drop("part", key)
         shutil.rmtree(place.path, ignore_errors=True)
@@ -127,7 +127,7 @@ def _found(cache: Cache, key: str, place: Place, verify: Callable[[Made], None])
 
 @contextlib.contextmanager
 def _to_keep(made: Made, place: Place) -> Iterator[tuple[dict[str, Path], dict[str, Any]]]:
-    """The folders and the plain values that the cache keeps of a part."""
+    """The folders and plain values that the cache stores for a part."""
     rows = [constants.row_of(k, "extra", t, key=k) for k, t in made.extra.items()]
     data = {
         "row": made.row.model_dump(mode="json"),
@@ -148,7 +148,7 @@ def _verified(made: Made, verify: Callable[[Made], None]) -> Made:
 
 
 def _restored(entry: Entry, scratch: Path, place: Place) -> Made:
-    """A cached part in its place; the tensors of its own get the names that they have here."""
+    """A cached part in its place; its own tensors get the names that this bundle uses."""
     row = manifest.Part.model_validate_json(json.dumps(entry.data["row"]))
     rows = [manifest.Tensor.model_validate_json(json.dumps(row)) for row in _list(entry, "extra")]
     stored = constants.read(scratch / EXTRA, torch.device("cpu")) if rows else {}

@@ -1,4 +1,4 @@
-"""From captured calls to signatures: sizes that vary together become symbolic dimensions."""
+"""From captured calls to signatures. Sizes that vary together become one symbol."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ HALVES = ("bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Wanted:
-    """A signature to compile for, with the captured calls that it must serve.
+    """A signature to compile, with the captured calls that it must serve.
 
-    example: the call with the largest sizes; compilers take a size of 1 for a special case.
+    example: the call with the largest sizes, since compilers treat a size of 1 as special.
     """
 
     signature: Signature
@@ -49,7 +49,7 @@ def wanted(calls: Sequence[Captured], sizes: Sizes) -> list[Wanted]:
 
 
 def apart(group: Wanted) -> list[Wanted]:
-    """The same calls, with a signature of its own for each size."""
+    """The same calls, with one signature per size."""
     return wanted(group.calls, "fixed")
 
 
@@ -81,7 +81,7 @@ def _merged(group: Sequence[tuple[Signature, Captured]]) -> Wanted:
 
 
 def _size(column: Sequence[Any], symbols: dict[tuple[int, ...], str]) -> int | Range:
-    """One dimension over all calls: its size, or a range; those in proportion share a symbol."""
+    """One dimension over all calls: a size or a range. Proportional ranges share a symbol."""
     if len(set(column)) == 1:
         return int(column[0])
     times = math.gcd(*column)
@@ -91,10 +91,10 @@ def _size(column: Sequence[Any], symbols: dict[tuple[int, ...], str]) -> int | R
 
 
 def widened(call: Captured, run: Any) -> Captured:
-    """The call with small tensors as float32, if the component gives the very same for them.
+    """The call with small tensors as float32, if the component's result is exactly the same.
 
-    Schedulers give timesteps as integers or as floats, and pipelines round them or not; code
-    compiled for float32 serves all.
+    Schedulers pass timesteps as integers or floats, rounded or not. Code compiled for float32
+    serves all of them.
     """
     found = leaves(call.arguments)
     small = [

@@ -1,4 +1,4 @@
-"""A build whose last step exports the whole pipeline: its folder becomes the bundle."""
+"""The exporter of a whole pipeline: the last step writes a folder, which becomes the bundle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from compilekit.report import EndToEnd
 from compilekit.subject.load import no_progress_bars
 
 RESERVED = (manifest.NAME, manifest.SIGNATURE, manifest.REPLAY, SAMPLE)
-"""What the bundle itself puts beside the files of the pipeline."""
+"""The files of the bundle itself, beside those of the pipeline."""
 
 
 class WholeExporter:
@@ -97,7 +97,7 @@ class WholeExporter:
         self.report.warnings.append(message)
 
     def _judge(self, part: Part) -> None:
-        """Compare pictures, where there are any; say so where there are none."""
+        """Compare the images, if there are any; otherwise note that there are none."""
         step = self.plan.steps[-1]
         taken = [name for name in RESERVED if (self.folder / name).exists()]
         if taken or not any(self.folder.iterdir()):
@@ -133,7 +133,7 @@ class WholeExporter:
         self.execution.gate()
 
     def _manifest(self, part: Part) -> manifest.Manifest:
-        """What the bundle says of itself."""
+        """The manifest of the bundle."""
         step = self.plan.steps[-1]
         sample = pictures_of(self.plan, self.folder)
         if part.reference is not None:
@@ -157,7 +157,7 @@ class WholeExporter:
             components=(),
             entries=(),
             parts=(),
-            # They made what was compiled: none of them runs again.
+            # Their results are compiled in, so none of them runs again.
             steps=tuple(
                 row.model_copy(update={"again": "never"})
                 for row in planned_rows(self.plan, self.order.job.host, {})

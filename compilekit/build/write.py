@@ -1,4 +1,4 @@
-"""Writing what a build has made: configs, tensors and the replay; and what the manifest says."""
+"""Writing a bundle: configs, tensors, recorded calls, and the rows of the manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAMPLE = "sample"
 
 
 def check_subject(model: Model) -> None:
-    """Look, before any work is done, whether another process could make such a pipeline."""
+    """Check before the work starts that another process could make this pipeline."""
     if not model.is_pipeline:
         return
     import diffusers
@@ -68,7 +68,7 @@ class Writer:
         remembered: Mapping[int, Mapping[str, Any]],
         calls: Mapping[str, Sequence[tuple[Call, Outputs]]],
     ) -> manifest.Manifest:
-        """Write everything but the manifest, which comes when all was checked; gives it."""
+        """Write everything but the manifest, which is returned and written last."""
         components = [self._component(name, each) for name, each in self.model.modules.items()]
         if self.model.is_pipeline:
             self._pipeline()
@@ -95,7 +95,7 @@ class Writer:
             replay=tuple(replay),
             files=tuple(listed(self.folder)),
         )
-        # Whoever loads it checks more than was checked while it was put together.
+        # Parsing checks more than making does.
         return manifest.Manifest.parse(made.to_json().encode())
 
     def _component(self, name: str, module: nn.Module) -> manifest.Component:
@@ -146,7 +146,7 @@ class Writer:
         )
 
     def _pipeline(self) -> None:
-        """The index, and the components that are no modules, as diffusers writes them."""
+        """The index, and the components that are not modules, as diffusers writes them."""
         target = self.folder / PIPELINE
         subject = self.model.subject
         subject.save_config(target)
@@ -166,7 +166,7 @@ class Writer:
         )
 
     def _replay(self, calls: Mapping[str, Sequence[tuple[Call, Outputs]]]) -> list[manifest.Replay]:
-        """One recorded call of each kind, with the reference's answer, and how far we are."""
+        """One recorded call of each signature, with the reference's outputs and our error."""
         rows: list[manifest.Replay] = []
         tensors: dict[str, torch.Tensor] = {}
         for name, recorded in calls.items():
@@ -226,7 +226,7 @@ def _step(step: PlannedStep, host: Host, remembered: Mapping[str, Any]) -> manif
 
 
 def pictures_of(plan: Plan, folder: Path) -> dict[str, Any]:
-    """The sample, with copies of its pictures, so that the bundle can be run by itself."""
+    """The sample, with copies of its images, so that the bundle runs without other files."""
     from compilekit.subject.sample import picture_names
 
     found = copy.deepcopy(plan.recipe.sample)
@@ -239,7 +239,7 @@ def pictures_of(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Generators are left out: a replay seeds the process instead."""
+    """The value without generators: a replay seeds the process instead."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items() if not isinstance(v, torch.Generator)}
     if type(value) in (list, tuple):
@@ -248,7 +248,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_whole(module: nn.Module, compiled: set[str], name: str) -> bool:
-    """Whether no Python of a component computes anything any more."""
+    """Whether compiled code serves all of a component."""
     inner = [m for m in METHODS[1:] if callable(getattr(module, m, None))]
     if inner:
         return all(f"{name}.{method}" in compiled for method in inner)
@@ -270,7 +270,7 @@ def _reads(mine: Sequence[Compiled], name: str) -> tuple[set[str], set[str]]:
 
 
 def _uncompiled(held: Sequence[constants.Held], mine: Sequence[Compiled], name: str) -> list[str]:
-    """Quantised weights that the Python of a component would have to compute with."""
+    """Quantised weights that would be used by Python code, not by compiled code."""
     owners = [each.entry.component.removeprefix(name).lstrip(".") for each in mine]
     _, read = _reads(mine, name)
     return [
