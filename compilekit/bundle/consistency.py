@@ -1,4 +1,4 @@
-"""Whether the entries of a manifest go together. Light: no torch."""
+"""Whether the entries of a manifest fit together. Light: no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from compilekit.bundle.contents import NAME, Component, Contents, Entry, Part
 
 
 def faults(manifest: Contents) -> Iterator[str]:
-    """What one entry names and no other has."""
+    """References of one entry to another that does not exist, as sentences."""
     yield from _file_faults(manifest)
     yield from _part_faults(manifest)
     for component in manifest.components:

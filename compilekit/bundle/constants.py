@@ -1,8 +1,8 @@
-"""The tensors of a component: listed, stored in safetensors, and mapped back without a copy.
+"""The tensors of a component: listed, stored in safetensors, and mapped without a copy.
 
-Every tensor of a module is kept in its final form: parameters, buffers that a state dict leaves
-out, and plain tensors that its code keeps as attributes. A quantised weight is kept as the
-tensors that it consists of, so reading it needs nothing of the library that made it.
+Every tensor of a module is stored in its final form: parameters, buffers (also those that a state
+dict leaves out), and tensors in plain attributes. A quantised weight is stored as the tensors
+inside it, so reading it does not need the library that made it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compilekit.bundle.calls import dense, laid_out, name_of, order_of
 from compilekit.errors import BundleError
 
 ALIGNMENT = 64
-"""Vector instructions read aligned memory faster, so tensors begin at multiples of this."""
+"""Tensors begin at multiples of this: vector instructions read aligned memory faster."""
 
 PADDING = "__padding__"
 
@@ -50,14 +50,14 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Held:
-    """A tensor of a module, and what the manifest says of it."""
+    """A tensor of a module, and its row of the manifest."""
 
     row: manifest.Tensor
     tensor: torch.Tensor
 
 
 def row_of(name: str, kind: str, tensor: torch.Tensor, **more: Any) -> manifest.Tensor:
-    """What the manifest says of a tensor."""
+    """The manifest's row for a tensor."""
     try:
         return manifest.Tensor(
             name=name,
@@ -94,7 +94,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, str, torch.Tensor, bool]]
 
 
 def is_quantised(tensor: torch.Tensor) -> bool:
-    """Whether it is one tensor outside and several inside."""
+    """Whether the tensor wraps several inner tensors."""
     return hasattr(tensor, "__tensor_flatten__")
 
 
@@ -114,14 +114,14 @@ def _held(
 
 
 def identity(tensor: torch.Tensor) -> object:
-    """Equal for tensors that are the same memory seen in the same way."""
+    """Equal for tensors that view the same memory in the same way."""
     if not tensor.numel():
         return id(tensor)
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device
 
 
 def make_dense(module: nn.Module) -> None:
-    """Close gaps between a module's tensors in memory: compiled code has strides built in."""
+    """Remove gaps inside a module's tensors: compiled code has their strides built in."""
     for _, _, tensor, _ in _tensors(module):
         if not is_quantised(tensor) and tensor.stride() != dense(tensor.shape, order_of(tensor)):
             tensor.data = (
@@ -132,7 +132,7 @@ def make_dense(module: nn.Module) -> None:
 
 
 def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a safetensors file, one tensor after the other: no second copy in memory."""
+    """Write a safetensors file tensor by tensor, without a second copy in memory."""
     header: dict[str, object] = {}
     at, padding = 0, itertools.count()
     for name, tensor in tensors.items():
@@ -160,7 +160,7 @@ def _place(dtype: str, shape: Collection[int], at: int, size: int) -> dict[str, 
 
 
 def _outward(tensor: torch.Tensor) -> torch.Tensor:
-    """A view in which the dimensions stand as they lie in memory."""
+    """A view with the dimensions in the order of memory."""
     return tensor.detach().permute(order_of(tensor))
 
 
@@ -170,7 +170,7 @@ def _bytes(tensor: torch.Tensor) -> Any:
 
 
 def read(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """The tensors of a file: on the CPU mapped, so that nothing is read before it is used."""
+    """The tensors of a file. On the CPU they are mapped: read when they are used."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -20,7 +20,7 @@ _PART = re.compile(r"[A-Za-z0-9_@+=,-][A-Za-z0-9_@+=,. -]*")
 
 
 def _inside(path: str) -> str:
-    """A path that cannot leave the bundle, on any system."""
+    """Refuse a path that could leave the bundle, on any system."""
     names = path.split("/")
     if len(path) > LONGEST or not all(
         _PART.fullmatch(n) and not n.endswith((".", " ")) for n in names
@@ -37,13 +37,13 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Data(BaseModel):
-    """A part of the manifest: unknown keys are errors, and values are not converted."""
+    """Base class of the manifest's rows: unknown keys are errors; values are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, ser_json_inf_nan="strings")
 
 
 class File(Data):
-    """A file of the bundle, the manifest itself excepted."""
+    """A file of the bundle; the manifest does not list itself."""
 
     path: Inside
     size: Count
@@ -53,10 +53,10 @@ class File(Data):
 class Tensor(Data):
     """A parameter, buffer or plain tensor of a component, in its final form.
 
-    One of the kind "extra" is no part of the module: compiled code made it while it was traced.
+    A tensor of the kind "extra" does not belong to the module: it was made while compiling.
 
-    key: its name in the constants file; None where nothing is stored, since compiled code holds
-        the values in a form of its own.
+    key: its name in the constants file; None if it is not stored, because compiled code holds
+        its values.
     order: its dimensions from the outermost to the innermost in memory.
     inner: the tensors that a quantised one consists of.
     """
@@ -74,8 +74,8 @@ class Tensor(Data):
 class Component(Data):
     """A component that is a module.
 
-    library, class_name: where its Python class comes from; "" for a module whose class is not
-        needed, since all of it is compiled.
+    library, class_name: where its Python class comes from; "" if the class is not needed,
+        because all of the module is compiled.
     whole: whether compiled code serves all of its entry points.
     constants: the file with its tensors.
     """
@@ -89,7 +89,7 @@ class Component(Data):
 
 
 class Output(Data):
-    """How a result is put together again from the tensors that compiled code gives."""
+    """How a result is rebuilt from the tensors that compiled code returns."""
 
     kind: Literal["tensor", "value", "tuple", "list", "dict", "object"]
     index: Count = 0
@@ -100,13 +100,13 @@ class Output(Data):
 
 
 class Part(Data):
-    """What one plugin compiled for one signature.
+    """One part: what a plugin compiled for one signature.
 
     step: the position of its step in `steps`.
     constants: the tensors that it reads: "tensor:NAME" of the entry point's module, or
         "extra:NAME" of the component.
-    output, as_tuple: its result, with `return_dict` and without; None where there is no such.
-    none_is_dict: what `return_dict=None` means.
+    output, as_tuple: its result with `return_dict=True` and `False`; None if there is none.
+    none_is_dict: whether `return_dict=None` means True.
     """
 
     folder: Inside
@@ -161,11 +161,11 @@ class Step(Data):
 
 
 class Whole(Data):
-    """A pipeline that one step compiled at once; its files lie at the top of the bundle.
+    """A whole pipeline that one step compiled. Its files lie at the top of the bundle.
 
     step: the position of its step in `steps`.
-    reference: whether the replay's file holds the sample's pictures as they were not compiled.
-    error: how far from them the compiled pipeline's were; None where it could not run.
+    reference: whether the replay's file holds the sample's images from the uncompiled pipeline.
+    error: how far the compiled pipeline's images are from them; None if it could not run.
     """
 
     step: Count
@@ -175,7 +175,7 @@ class Whole(Data):
 
 
 class Replay(Data):
-    """A recorded call, and how far from the reference it was.
+    """A recorded call, and its error against the reference.
 
     arguments: a list of the positional arguments and a dict of the others; their tensors and
         the reference's are in the replay's file, as `NUMBER.in.INDEX` and `NUMBER.out.INDEX`.

@@ -1,4 +1,4 @@
-"""The files of a bundle: listed with their digests, and checked before anything is believed.
+"""The files of a bundle: listed with their digests, and checked before they are used.
 
 Light: no torch.
 """
@@ -19,7 +19,7 @@ from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest
 from compilekit.errors import BundleError
 
 Check = Literal["all", "code"]
-"""Whether the digests of all files are compared, or only of those that are not weights."""
+"""Which digests are compared: those of all files, or only of files that are not weights."""
 
 WEIGHTS = (".safetensors", ".blob")
 _PIECE = 1 << 26
@@ -37,23 +37,23 @@ def listed(folder: Path) -> list[File]:
 
 
 def check_files(folder: Path, manifest: Manifest, check: Check = "all") -> None:
-    """Compare what lies in the folder with what the manifest lists, in one pass."""
+    """Compare the files in the folder with the manifest, in one pass."""
     with checking(folder, manifest, check) as finish:
         finish()
 
 
 @contextlib.contextmanager
 def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callable[[], None]]:
-    """Compare everything but weights at once; weights meanwhile, until `finish` is called.
+    """Compare everything but weights at once, and weights in the background.
 
-    Whoever wants to use weights, or to run code, calls what this gives first.
+    Call the function that this yields before you use weights or run code: it waits for them.
     """
     _compare_names(folder, manifest)
     weights = [file for file in manifest.files if file.path.endswith(WEIGHTS)]
     others = [file for file in manifest.files if not file.path.endswith(WEIGHTS)]
     pool = ThreadPoolExecutor()
     try:
-        # Others come first: they are small, and decide what is done while weights are read.
+        # Other files come first: they are small and needed while weights are read.
         small = [pool.submit(_compare, folder, file) for file in others]
         large = [pool.submit(_compare, folder, file) for file in weights if check == "all"]
         for each in small:
@@ -104,7 +104,7 @@ def sha256(path: Path) -> str:
 
 
 def _update(digest: Any, mapped: mmap.mmap) -> None:
-    # Mapped, in large pieces: a thread that hashes gives way to others at the end of each.
+    # Mapped and in large pieces: a hashing thread lets others run only between pieces.
     with memoryview(mapped) as view:
         for start in range(0, len(view), _PIECE):
             with view[start : start + _PIECE] as piece:
@@ -112,7 +112,7 @@ def _update(digest: Any, mapped: mmap.mmap) -> None:
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """The plain files below a folder, as relative paths; anything else is refused."""
+    """The plain files in a folder, as relative paths. Links and devices are refused."""
     waiting = [""]
     while waiting:
         prefix = waiting.pop()

@@ -1,7 +1,7 @@
-"""Whether a bundle fits this machine: field by field, each difference weighed and explained.
+"""Whether a bundle fits this machine: each field is compared, judged and explained.
 
-Light: no torch. What a field's difference means for compiled code of an unknown kind stands
-here; a plugin may judge its own parts otherwise.
+Light: no torch. These are the rules for compiled code in general; a plugin may judge the
+differences for its own parts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PLUGIN = "plugin "
 
 @dataclass(frozen=True)
 class Difference:
-    """A field of the fingerprint that is not here as it was when the bundle was built."""
+    """A field of the fingerprint that differs between this machine and the build's."""
 
     field: str
     built: str
@@ -36,7 +36,7 @@ class Difference:
 
 
 def differences(manifest: Manifest, here: Mapping[str, str], host: Host) -> list[Difference]:
-    """Everything that differs, the worst first."""
+    """All differences, the worst first."""
     used = {step.name for step in manifest.steps if step.again != "never"}
     compiled = manifest.compiled_by()
     found = []
@@ -58,7 +58,7 @@ def differences(manifest: Manifest, here: Mapping[str, str], host: Host) -> list
 
 
 def _judged(field: str, built: str, here: str, plugins: Sequence[str], host: Host) -> Severity:
-    """The worst that the plugins with compiled code think of it."""
+    """The worst judgement of the plugins with compiled code."""
     if not plugins:
         return "warning" if field in ("diffusers", "transformers") else "note"
     verdicts: list[Severity] = []
@@ -72,7 +72,7 @@ def _judged(field: str, built: str, here: str, plugins: Sequence[str], host: Hos
 
 
 def default(field: str, built: str, here: str) -> Severity:
-    """How bad a difference is for compiled code of an unknown kind."""
+    """How bad a difference is for compiled code in general."""
     return _RULES.get(field, _same_plugin if field.startswith(PLUGIN) else _note)(built, here)
 
 
@@ -130,7 +130,7 @@ _RULES: dict[str, Callable[[str, str], Severity]] = {
 
 
 def missing_flags(built: str, here: str) -> list[str]:
-    """The instructions that the code may use, and that this processor lacks."""
+    """The instructions that the code may use and this processor lacks."""
     return sorted(set(built.split()) - set(here.split()))
 
 

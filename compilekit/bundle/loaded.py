@@ -1,4 +1,4 @@
-"""What is known of a bundle once it is loaded, and of one just built. Light: no torch."""
+"""The results of `load` and `build`. Light: no torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from compilekit.report.data import size
 
 @dataclass
 class Counts:
-    """How many calls an entry point had, and by what they were answered.
+    """How many calls of an entry point ran compiled code, and how many ran eagerly.
 
-    uncovered: the calls that no part was compiled for, by the reason.
+    uncovered: the calls whose sizes were not compiled, by reason.
     """
 
     compiled: int = 0
@@ -27,10 +27,10 @@ class Counts:
 
 @dataclass
 class Loaded:
-    """What a loaded bundle knows of itself; `bundle_of(pipeline)` gives it back.
+    """A loaded bundle; `bundle_of(pipeline)` returns it.
 
-    differences: what is not here as it was where the bundle was built.
-    eager: whether it runs without its compiled code, since that does not fit this machine.
+    differences: how this machine differs from the one that built the bundle.
+    eager: whether it runs without its compiled code, because that does not fit this machine.
     entries: the counts of each compiled entry point.
 
     >>> import compilekit as ck
@@ -45,20 +45,20 @@ class Loaded:
     entries: dict[str, Counts] = field(default_factory=dict)
 
     def counts(self) -> dict[str, Counts]:
-        """How many calls each compiled entry point had, and what answered them."""
+        """How many calls of each compiled entry point ran compiled code or eagerly."""
         return dict(self.entries)
 
 
 @dataclass(frozen=True)
 class Built:
-    """What `build` gives back. `print` shows what was built, how large, and how long it took.
+    """The result of `build`. `print` shows the bundle, its size, and how long the build took.
 
-    path: where the bundle lies.
-    manifest: what it says of itself.
+    path: the bundle's folder.
+    manifest: the bundle's manifest.
     report: what each step did, cost and gained.
     seconds: how long the whole build took.
-    before, after: the output of the sample before the first and after the last step; None
-        where the whole bundle was copied from the build cache.
+    before, after: the sample's output before the first and after the last step; None if the
+        whole bundle was copied from the build cache.
     reused: how many parts come from the build cache.
 
     >>> import compilekit as ck

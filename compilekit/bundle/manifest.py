@@ -1,7 +1,6 @@
-"""The manifest: everything that a bundle says of itself. Light: no torch.
+"""The manifest of a bundle, read and checked. Light: no torch.
 
-A manifest comes from outside, so nothing in it is believed before it is checked: what one entry
-names must be there in another.
+A manifest is untrusted input: nothing in it is used before it is checked.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ LIMIT = 64 * 1024 * 1024
 
 
 class Manifest(Contents):
-    """Everything that a bundle says of itself.
+    """The description of a bundle: recipe, machine, components, parts, files, numbers.
 
     >>> import compilekit as ck
     >>> ck.Manifest.model_json_schema()["title"]
@@ -71,13 +70,13 @@ class Manifest(Contents):
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
-        """Read the manifest of a bundle, and check that it makes sense. Looks at no other file."""
+        """Read and check the manifest of a bundle. Reads no other file."""
         path = Path(folder) / NAME
         return cls.parse(_bytes_of(path), str(path))
 
     @classmethod
     def read_with_digest(cls, folder: str | Path) -> tuple[Manifest, str]:
-        """Read a manifest, and give the digest of the very bytes that were read."""
+        """Read a manifest; returns it with the digest of the bytes that were read."""
         path = Path(folder) / NAME
         text = _bytes_of(path)
         return cls.parse(text, str(path)), hashlib.sha256(text).hexdigest()
@@ -116,7 +115,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _first(error: ValidationError) -> str:
-    """The first fault in words; the version comes before all others."""
+    """The first fault in words; a wrong version comes first."""
     faults = error.errors(include_url=False, include_context=False)
     version = [fault for fault in faults if fault["loc"] == ("compilekit_bundle",)]
     if version and version[0]["type"] != "missing":

@@ -1,4 +1,4 @@
-"""The steps of a manifest, as the plugins that are here describe them. Light: no torch."""
+"""The steps of a manifest, as the installed plugins describe them. Light: no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compilekit.plugin.steps import PlannedStep
 
 
 def planned(host: Host, manifest: Manifest, index: int) -> PlannedStep:
-    """A step of a manifest, as the plugins that are here describe it."""
+    """A step of a manifest, as the installed plugin describes it."""
     step = manifest.steps[index]
     try:
         description = host.describe(step.name)

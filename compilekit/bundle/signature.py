@@ -36,7 +36,7 @@ DType = Literal[
 
 Scalar = bool | int | float | str | None
 RETURN_DICT = "return_dict"
-"""Compiled code serves both values of this argument; the result is put together accordingly."""
+"""Compiled code serves both values of this argument; only rebuilding the result differs."""
 
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 WIDENED = {
@@ -46,7 +46,7 @@ WIDENED = {
     "int64": ("int32", "int16", "int8", "uint8"),
     "int32": ("int16", "int8", "uint8"),
 }
-"""What a small tensor is cast from, to each dtype that was compiled: nothing that loses."""
+"""The dtypes that a small tensor is cast from, for each compiled dtype, without loss."""
 
 SMALL = 2
 """Tensors of fewer dimensions (timesteps) are cast to what was compiled: schedulers differ."""

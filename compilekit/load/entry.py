@@ -1,4 +1,4 @@
-"""A compiled entry point: picks the part that serves a call, or says why none does."""
+"""A compiled entry point: finds the part that serves a call, or says why there is none."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ OnUncovered = Literal["error", "eager"]
 
 KEYS_KEPT = 256
 ALIGNMENT = 16
-"""Code for accelerators reads inputs in pieces of this many bytes."""
+"""Code for accelerators needs inputs aligned to this many bytes."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """A loaded part, for the calls of one signature.
 
-    as_dict, as_tuple: put the result together, by what the caller says of `return_dict`; None
-        where the entry point gave nothing of the kind when it was built.
-    says: what `return_dict=None` means.
+    as_dict, as_tuple: rebuild the result for `return_dict=True` and `False`; None if the entry
+        point did not return such a result when the bundle was built.
+    says: whether `return_dict=None` means True.
     """
 
     signature: Signature
@@ -49,12 +49,12 @@ class Variant:
         return rebuild(outputs)
 
     def rebuilder(self, found: Mapping[str, Any]) -> Rebuilder | None:
-        """How the caller wants the result."""
+        """The rebuilder for the result that the caller wants."""
         said = found.get(RETURN_DICT)
         return self.as_dict if (self.says if said is None else said) else self.as_tuple
 
     def misfit(self, found: Mapping[str, Any]) -> str:
-        """Why it does not serve a call; empty if it does."""
+        """Why the part does not serve a call; empty if it does."""
         fault = self.signature.misfit(named(found)) or self._elsewhere(found)
         if not fault and self.rebuilder(found) is None:
             return f"{RETURN_DICT}={found[RETURN_DICT]} was not there when it was built"
@@ -70,7 +70,7 @@ class Variant:
 
 
 def variant_of(part: Part, run: Runner, device: torch.device) -> Variant:
-    """A loaded part, with the ways to put its result together."""
+    """A loaded part, with its rebuilders."""
     as_dict, as_tuple = (
         None if output is None else Rebuilder(output) for output in (part.output, part.as_tuple)
     )
@@ -78,7 +78,7 @@ def variant_of(part: Part, run: Runner, device: torch.device) -> Variant:
 
 
 class CompiledEntry:
-    """Stands in for an entry point's Python function."""
+    """Replaces an entry point's Python function."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class CompiledEntry:
 
 
 def _ready(spec: TensorArgument, leaf: Any, device: torch.device) -> torch.Tensor:
-    """A tensor as it was compiled for: small ones are cast and moved, others laid out."""
+    """A tensor as the code expects it: small ones are cast and moved, others laid out."""
     if spec.is_small:
         where = device if spec.device == device.type else torch.device(spec.device)
         dtype = getattr(torch, spec.dtype)
@@ -153,7 +153,7 @@ def _ready(spec: TensorArgument, leaf: Any, device: torch.device) -> torch.Tenso
             return torch.tensor(leaf, dtype=dtype, device=where)
         leaf = leaf.to(where, dtype, non_blocking=True)
     if leaf.is_conj() or leaf.is_neg():
-        # Views of which only PyTorch's own code knows that values are to be turned round.
+        # Lazy conjugates and negatives: only PyTorch's own code knows about them.
         leaf = leaf.resolve_conj().resolve_neg()
     ready: torch.Tensor = laid_out(leaf, spec.order)
     if ready.device.type != "cpu" and ready.data_ptr() % ALIGNMENT:

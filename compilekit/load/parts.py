@@ -1,4 +1,4 @@
-"""From a bundle to a ready pipeline: checked first, then put together, then sealed."""
+"""Loading a bundle of parts: check it, assemble the pipeline, install the parts, seal it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NOTHING = torch.empty(0)
 
 
 def bundle_of(subject: Any) -> Loaded:
-    """What a pipeline or module that `load` gave back knows of its bundle."""
+    """The bundle that a pipeline or module was loaded from."""
     found = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
     if not isinstance(found, Loaded):
         raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
@@ -57,7 +57,7 @@ def bundle_of(subject: Any) -> Loaded:
 
 
 def attach(subject: Any, loaded: Loaded) -> None:
-    """Let a pipeline know what bundle it came out of."""
+    """Let a pipeline know the bundle that it was loaded from."""
     vars(subject)[_ATTRIBUTE] = loaded
 
 
@@ -72,12 +72,12 @@ def load(
     check: Check,
     progress: Progress,
 ) -> Any:
-    """Check a bundle, and make it ready."""
+    """Check a bundle, and load it."""
     _one_of("on_mismatch", on_mismatch, ("error", "eager"))
     _one_of("on_uncovered", on_uncovered, ("error", "eager"))
     _one_of("check", check, ("all", "code"))
     _check_device(manifest, device)
-    # "cuda" alone is no place: tensors are on one with an index, and compared with it.
+    # Tensors are on a device with an index, "cuda:0"; they are compared with it.
     device = torch.empty(0, device=device).device
     stage = progress.stage(f"loading {folder}")
     with stage, _collecting_later(), checking(folder, manifest, check) as finish:
@@ -98,7 +98,7 @@ def torch_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def _collecting_later() -> Iterator[None]:
-    """Put off garbage collection: what is made here stays, and looking through it takes time."""
+    """Pause garbage collection: all objects made here stay, and scanning them takes time."""
     if not gc.isenabled():
         yield
         return
@@ -129,7 +129,7 @@ def _check_device(manifest: Manifest, device: torch.device) -> None:
 def _weighed(
     folder: Path, manifest: Manifest, found: list[Difference], on_mismatch: OnMismatch
 ) -> bool:
-    """Whether to run eagerly; raises where the bundle does not fit and may not."""
+    """Whether to run eagerly; raises if the bundle does not fit and must not run eagerly."""
     fatal = [each for each in found if each.severity == "fatal"]
     for each in found:
         if each.severity == "warning":
@@ -185,7 +185,7 @@ class _Loader:
             found = tensors_of(component, self.folder, self.device)
             self.tensors[component.name] = found
             fill(modules[component.name], component, found, self.device)
-        # Until here modules were made of checked configs, and weights mapped: nothing ran.
+        # So far, modules were made of checked configs and weights were mapped. No code ran.
         finish_checking()
         seals = [] if self.loaded.eager else self._install(model)
         self._again(model, "runtime", set(modules))
@@ -196,8 +196,8 @@ class _Loader:
         return subject
 
     def _close(self, model: Model) -> None:
-        """Close what compiled code would not see, and saving, which would lose things."""
-        why = f"this came out of the bundle {self.folder}: copy that folder in place of saving"
+        """Refuse changes that compiled code would not see, and saving, which would lose parts."""
+        why = f"this was loaded from the bundle {self.folder}: copy that folder instead of saving"
         modules, subject = model.modules, model.subject
         for owner in (*modules.values(), subject):
             refuse(owner, why)
@@ -219,7 +219,7 @@ class _Loader:
         return bare(component, self.folder / PIPELINE / component.name, methods)
 
     def _needs_python(self, component: manifests.Component) -> bool:
-        """Whether its Python runs, so that its layers must be those that the steps made."""
+        """Whether its Python runs; then its layers must be those that the steps made."""
         if not component.library:
             return False
         return not component.whole or self.loaded.eager or self.on_uncovered == "eager"
@@ -242,7 +242,7 @@ class _Loader:
             raise BundleError(f"{self.folder / PIPELINE}: cannot be loaded: {error}") from error
 
     def _again(self, model: Model, kind: str, components: set[str]) -> None:
-        """Run the steps again that bake nothing into weights or code."""
+        """Run the steps again that are not compiled into weights or code."""
         for index, step in enumerate(self.manifest.steps):
             if step.again != kind:
                 continue
@@ -262,11 +262,11 @@ class _Loader:
             self.host.optimize_model(again, model, context)
 
     def _install(self, model: Model) -> list[Seal]:
-        """Put compiled code where the Python functions were."""
-        # All of them are looked up before the first is loaded: loading may run code.
+        """Replace Python functions by compiled code."""
+        # All are looked up before the first is loaded, because loading may run code.
         points = [(entry, entry_point(model, entry)) for entry in self.manifest.entries]
         loaded = [(entry, point, self._variants(entry)) for entry, point in points]
-        # A block looks after its own weights alone: each call checks what its code reads.
+        # Each call checks the weights that its own code reads.
         seals = {entry.owner: Seal(entry.owner, point.owner) for entry, point in points}
         for entry, point, variants in loaded:
             function = point.function
@@ -310,7 +310,7 @@ class _Loader:
 
 
 def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:
-    """The entry point that a manifest names."""
+    """The model's entry point for a row of the manifest."""
     try:
         found = model.entry_point(entry.name)
     except CompilekitError as error:
@@ -331,5 +331,5 @@ def _named(where: str) -> Iterator[None]:
 
 
 def model_of(subject: Any) -> Model:
-    """A handle on what was loaded; a plain module is called by others, and needs no inputs."""
+    """A handle on a loaded model. A plain module needs no inputs here: the user calls it."""
     return Model(subject, inputs=None if not isinstance(subject, nn.Module) else {"": NOTHING})

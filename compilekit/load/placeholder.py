@@ -1,4 +1,4 @@
-"""Stands in for a weight that lives inside compiled code: it has a shape, and no values."""
+"""A placeholder for a weight that is inside compiled code: a shape without values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compilekit.errors import SealedError
 
 
 class Placeholder(torch.Tensor):
-    """Shape, dtype and device of a weight, for pipelines that look; using it raises."""
+    """Shape, dtype and device of a weight, for pipelines that read them. Using it raises."""
 
     reason: str
 

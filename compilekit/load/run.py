@@ -1,4 +1,4 @@
-"""The sample of a bundle, run by what was loaded from it."""
+"""Running the sample of a loaded bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run_sample(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
-    """Run the sample once; `given` arguments take the place of its own."""
+    """Run the sample once; `given` arguments replace its own."""
     if loaded.manifest.kind == "module":
         return _run_module(subject, loaded, given)
     own = opened(loaded.manifest.sample, loaded.folder)

@@ -1,7 +1,7 @@
-"""The seal of a loaded component: changes that compiled code would not see raise.
+"""The seal of a loaded component: a change that compiled code would not see raises an error.
 
-Compiled code reads the memory that it was given when it was loaded. So edits in place are seen;
-a parameter that is replaced, another dtype, a new attention processor or an adapter are not.
+Compiled code reads the memory that it got when it was loaded. It sees edits in place. It does not
+see a replaced parameter, another dtype, a new attention processor or an adapter.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ UNSEEN = (
     "enable_forward_chunking",
     "compile_repeated_blocks",
 )
-"""Methods of components whose effect compiled code would not see."""
+"""Methods of components whose effect compiled code does not see."""
 
 UNSEEN_OF_PIPELINES = ("load_lora_weights", "load_ip_adapter", "set_ip_adapter_scale")
-"""Methods of pipelines which fail, or half work, before they reach such a component."""
+"""Methods of pipelines that fail halfway, before they reach such a component."""
 
 PLAIN = (bool, int, float, str, type(None))
 ADVICE = "apply it before the bundle is built, and build again"
 
 
 class Seal:
-    """Knows how a component looked when it was ready, and says what changed since.
+    """Remembers a component as it was loaded, and says what changed since.
 
-    Every call asks, so that asking is one pass over objects which are the very same almost always.
+    It is checked on every call, so the check is one fast pass that compares identities.
     """
 
     def __init__(self, name: str, module: nn.Module) -> None:
@@ -72,9 +72,9 @@ class Seal:
         self._places: list[int] = []
 
     def take(self) -> None:
-        """Note how everything looks now, when all that loading does is done."""
+        """Remember the state now, at the end of loading."""
         if hasattr(self._module, "cache_context"):
-            # diffusers puts its register of hooks there in the first call, with none in it.
+            # diffusers adds an empty registry of hooks in the first call: add it now.
             from diffusers.hooks import HookRegistry
 
             HookRegistry.check_if_exists_or_initialize(self._module)
@@ -92,7 +92,7 @@ class Seal:
         self._count = sum(map(len, self._tables)), sum(map(len, self._hooks))
 
     def check(self) -> None:
-        """Raise if compiled code would not see what the module holds by now."""
+        """Raise if the module changed in a way that compiled code does not see."""
         if (sum(map(len, self._tables)), sum(map(len, self._hooks))) != self._count or not all(
             map(is_, chain.from_iterable(map(dict.values, self._tables)), self._values)
         ):
@@ -103,7 +103,7 @@ class Seal:
             raise SealedError(self._unseen(path, "was replaced"))
 
     def _explain(self) -> None:
-        """Name what is not as it was; a number that was set to what it was is nothing."""
+        """Name the change. A setting with an equal value is no change."""
         for table, look, prefix in zip(self._tables, self._looks, self._prefixes, strict=True):
             for key in dict.fromkeys((*look, *table)):
                 was, now = look.get(key), table.get(key)
@@ -128,7 +128,7 @@ def _has_place(value: Any) -> bool:
 
 
 def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
-    """Make the methods raise whose effect compiled code would not see."""
+    """Replace methods whose effect compiled code does not see by ones that raise."""
     for method in methods:
         if callable(getattr(owner, method, None)):
             setattr(owner, method, Closed(name, method))
@@ -137,14 +137,14 @@ def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
 
 
 class Closed:
-    """Stands in for a method that would do nothing to compiled code."""
+    """Replaces a method that has no effect on compiled code."""
 
     def __init__(self, name: str, method: str) -> None:
         self._name = name
         self._method = method
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Say why it would do nothing."""
+        """Say why it has no effect."""
         raise SealedError(
             f"{self._name} came compiled out of a bundle, and {self._method} would not reach "
             f"compiled code; {ADVICE}"
@@ -152,7 +152,7 @@ class Closed:
 
 
 class Moves:
-    """Stands in for `Module._apply`, beneath `to`, `half` and the like: only no-ops pass."""
+    """Replaces `Module._apply`, which `to` and `half` call: it accepts only no-ops."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self._name = name
@@ -163,7 +163,7 @@ class Moves:
         function: Callable[[torch.Tensor], torch.Tensor],
         recurse: bool = True,
     ) -> nn.Module:
-        """Let pass what leaves dtype and device as they are."""
+        """Accept a call that keeps dtype and device."""
         del recurse
         for dtype, device in set(_kinds(self._module)):
             probe = torch.empty(1, dtype=dtype, device=device)
@@ -179,7 +179,7 @@ class Moves:
 
 
 class PipelineMoves:
-    """Stands in for a pipeline's `to`: asks the sealed components before it moves the first."""
+    """Replaces a pipeline's `to`: checks all sealed components before it moves the first."""
 
     def __init__(self, move: Callable[..., Any], sealed: Sequence[nn.Module]) -> None:
         self._move = move

@@ -23,7 +23,7 @@ from compilekit.errors import BundleError
 from compilekit.load.placeholder import Placeholder
 
 _INITS = frozenset((nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_))
-"""Those of which torch asks a mode."""
+"""The functions that torch passes to a mode."""
 
 
 def _no_code(*_: Any, **__: Any) -> Any:
@@ -31,10 +31,10 @@ def _no_code(*_: Any, **__: Any) -> Any:
 
 
 class NoInit(TorchFunctionMode):
-    """Leaves out the first values of weights, which the bundle's own replace."""
+    """Skips the initialisation of weights, since the bundle's weights replace them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do nothing in place of a function of `torch.nn.init`."""
+        """Skip a function of `torch.nn.init`."""
         del types
         if func in _INITS:
             return args[0] if args else kwargs["tensor"]
@@ -42,7 +42,7 @@ class NoInit(TorchFunctionMode):
 
 
 class Shell(nn.Module):
-    """A module whose Python class is not needed, since all of it is compiled."""
+    """Replaces a module whose Python class is not needed, because all of it is compiled."""
 
     def __init__(self, methods: Sequence[str]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Shell(nn.Module):
 
 
 def home_of(module: nn.Module) -> tuple[str, str] | None:
-    """Where a module's class can be imported from in another process; None if nowhere."""
+    """The package and name to import a module's class from; None if there are none."""
     kind = type(module)
     package = kind.__module__.split(".")[0]
     if package not in TRUSTED or not hasattr(module, "config"):
@@ -62,7 +62,7 @@ def home_of(module: nn.Module) -> tuple[str, str] | None:
 
 
 def save_config(module: nn.Module, folder: Path) -> None:
-    """Write what the class needs to be made again."""
+    """Write the config from which the class can be made again."""
     subject: Any = module
     if hasattr(module, "save_config"):
         subject.save_config(folder)
@@ -71,7 +71,7 @@ def save_config(module: nn.Module, folder: Path) -> None:
 
 
 def bare(component: manifest.Component, folder: Path, methods: Sequence[str]) -> nn.Module:
-    """The component as its class makes it, without weights.
+    """A component made from its config, without weights.
 
     methods: those that compiled code serves, for a module without a class.
     """
@@ -156,7 +156,7 @@ def _put(module: nn.Module, row: manifest.Tensor, value: Any) -> None:
     for part in path:
         child = getattr(owner, part, None)
         if not isinstance(child, nn.Module):
-            # An object that is no module may stand there: a stock attention processor.
+            # An object that is not a module may be there: a stock attention processor.
             vars(owner).pop(part, None)
             child = nn.Module()
             owner.add_module(part, child)
@@ -170,7 +170,7 @@ def _put(module: nn.Module, row: manifest.Tensor, value: Any) -> None:
 
 
 def _take_away(module: nn.Module, rows: Mapping[str, manifest.Tensor]) -> None:
-    """Remove tensors that the bundle lacks, and modules that have none left."""
+    """Remove tensors that the bundle lacks, and modules without any tensor left."""
     for path, each in reversed(list(module.named_modules(remove_duplicate=False))):
         prefix = f"{path}." if path else ""
         tables = torch_internals.tensor_tables(each)

@@ -1,4 +1,4 @@
-"""The recorded calls of a bundle, answered again by what was loaded from it."""
+"""Replaying the recorded calls of a bundle on the loaded model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from compilekit.subject.model import cuda_devices
 from compilekit.subject.sample import opened
 
 SLACK, FLOOR = 1.5, 1e-5
-"""How much larger the error may be than it was: other threads sum in another order."""
+"""How much the error may grow: another number of threads sums in another order."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """A recorded call: its error against the reference when it was built, and now."""
+    """A recorded call: its error against the reference at the build, and now."""
 
     entry: str
     recorded: float
@@ -33,12 +33,12 @@ class Replayed:
 
     @property
     def ok(self) -> bool:
-        """Whether it is as it was."""
+        """Whether the error is about as it was."""
         return self.error <= SLACK * self.recorded + FLOOR
 
 
 def replay(folder: Path, manifest: Manifest, subject: Any) -> Iterator[Replayed]:
-    """Answer every recorded call; a pipeline that was compiled whole draws its sample."""
+    """Replay every recorded call; a pipeline that was compiled whole runs its sample."""
     if manifest.whole is not None:
         if manifest.whole.reference:
             yield _drawn(folder, manifest, manifest.whole, subject)
@@ -60,7 +60,7 @@ def replay(folder: Path, manifest: Manifest, subject: Any) -> Iterator[Replayed]
 
 
 def _drawn(folder: Path, manifest: Manifest, whole: Whole, subject: Any) -> Replayed:
-    """The sample's pictures. Where none were drawn in the build, the step's budget is the bar."""
+    """Compare the sample's images. If the build drew none, the step's budget is the limit."""
     from compilekit.load.whole import pictures_error, run_whole
 
     arguments = {**opened(manifest.sample, folder), "output_type": "np"}
@@ -91,7 +91,7 @@ class Recorded:
         return args, kwargs
 
     def reference(self, number: int) -> list[torch.Tensor]:
-        """What the reference answered."""
+        """The outputs of the reference."""
         return self._tensors(f"{number}.out.")
 
     def _tensors(self, prefix: str) -> list[torch.Tensor]:

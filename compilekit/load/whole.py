@@ -1,4 +1,4 @@
-"""Loading a bundle whose pipeline one step compiled at once, and comparing its pictures."""
+"""Loading a bundle of a whole pipeline, and comparing its images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAMPLE, PICTURES = "sample", "pictures"
 def load_whole(
     folder: Path, manifest: Manifest, *, host: Host, pipeline: str, check: Check, progress: Progress
 ) -> Any:
-    """Check a bundle, compare it with this machine, and let its step load the pipeline."""
+    """Check a bundle, compare it with this machine, and let its plugin load the pipeline."""
     assert manifest.whole is not None  # noqa: S101 - who calls looked
     row = manifest.steps[manifest.whole.step]
     step = planned(host, manifest, manifest.whole.step)
@@ -75,7 +75,7 @@ def _named(where: str) -> Iterator[None]:
 
 
 def run_whole(subject: Any, arguments: Mapping[str, Any], seed: int) -> Any:
-    """Call a loaded pipeline, whatever its components are."""
+    """Run a loaded pipeline."""
     generator = torch.Generator("cpu").manual_seed(seed)
     if hasattr(subject, "set_progress_bar_config"):
         subject.set_progress_bar_config(disable=True)
@@ -85,7 +85,7 @@ def run_whole(subject: Any, arguments: Mapping[str, Any], seed: int) -> Any:
 
 
 def pictures_error(folder: Path, output: Any) -> float:
-    """How far the pictures of a run of the sample are from the reference in the bundle."""
+    """How far the images of the sample are from the reference in the bundle."""
     stored = constants.read(folder / REPLAY, torch.device("cpu"))
     drawn = images_of(output)
     if drawn is None:
@@ -94,7 +94,7 @@ def pictures_error(folder: Path, output: Any) -> float:
 
 
 def distance(drawn: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
-    """The relative L2 distance of pictures; infinite for other shapes."""
+    """The relative L2 distance of two sets of images; infinite if their shapes differ."""
     if drawn.shape != reference.shape:
         return float("inf")
     return float(np.linalg.norm(drawn - reference) / max(float(np.linalg.norm(reference)), 1e-9))
