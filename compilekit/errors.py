@@ -1,25 +1,25 @@
-"""Every error that compilekit raises on purpose.
+"""All errors that compilekit raises on purpose.
 
 CompilekitError                 exit code of the command line: 1
-├── UsageError                  2   a call or command that makes no sense
+├── UsageError                  2   a wrong call or command line
 ├── RecipeError                 2   the recipe is wrong; carries every problem found
 ├── ModelError                  2   the recipe does not fit this model
 ├── PluginError                 2   a plugin is broken or missing
 │   ├── PluginLoadError             it could not be loaded
-│   └── PluginContractError         it loaded, and breaks a hook's contract
+│   └── PluginContractError         it breaks the contract of a hook
 ├── StepError                   1   a step failed while it ran
-│   ├── SymbolicShapeError          it compiles for fixed sizes alone
+│   ├── SymbolicShapeError          it compiles for fixed sizes only
 │   ├── NoMatchError                it matched nothing
-│   ├── WorkerError                 a process that does its work crashed, hung or talked nonsense
-│   └── ClaimError                  its effects are not the ones it claims
+│   ├── WorkerError                 its worker process crashed, hung or gave no valid answer
+│   └── ClaimError                  its effects differ from its description
 ├── VerificationError           1   the numbers are out of budget
 │   └── NonFiniteError              an output holds NaN or infinity
 ├── SaveError                   1   saving now would write a folder that loads wrong
-├── BundleError                 1   a bundle is damaged, or is none
+├── BundleError                 1   a bundle is damaged, or the folder is not a bundle
 │   ├── MismatchError           3   it was built for another machine
-│   ├── SignatureError          1   it is not signed by a trusted key as it is
-│   ├── UncoveredCallError      1   a call that nothing in it was compiled for
-│   └── SealedError             1   a change that compiled code would not see
+│   ├── SignatureError          1   no trusted key signed it as it is now
+│   ├── UncoveredCallError      1   a call whose sizes were not compiled
+│   └── SealedError             1   a change that compiled code does not see
 └── MachineError                3   this machine cannot do it
 """
 
@@ -53,7 +53,7 @@ class Location:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong in a recipe: where, in which key, and what to do.
+    """One mistake in a recipe: where it is, in which key, and what to do.
 
     >>> str(Problem(Location("serve.yaml", 3, 1), "tagret", "unknown key"))
     'serve.yaml:3:1: tagret: unknown key'
@@ -79,11 +79,11 @@ class RunReport(Protocol):
 
 
 class CompilekitError(Exception):
-    """The root: catch this to catch everything that compilekit raises on purpose.
+    """The base class of all errors that compilekit raises on purpose.
 
-    report: what was measured before a run failed, if a run did.
-    step: the position of the step that failed, if one did.
-    repro: the folder with what it takes to run the failing step again.
+    report: the measurements before the failure, if a run failed.
+    step: the position of the step that failed, if a step failed.
+    repro: the reproducer's folder, from which the failing step can run again.
 
     >>> import compilekit as ck
     >>> try:
@@ -104,7 +104,7 @@ class CompilekitError(Exception):
 
 
 class UsageError(CompilekitError):
-    """A call or a command line that makes no sense.
+    """A wrong call or command line.
 
     >>> import compilekit as ck
     >>> ck.apply(ck.Recipe.from_steps("precision{dtype=bfloat16}"), 3, progress=False)
@@ -116,7 +116,7 @@ class UsageError(CompilekitError):
 
 
 class RecipeError(CompilekitError):
-    """The recipe is wrong. `problems` holds everything that was found, in file order.
+    """The recipe is wrong. `problems` holds all mistakes, in the order of the file.
 
     >>> import compilekit as ck
     >>> try:
@@ -141,7 +141,7 @@ class RecipeError(CompilekitError):
 
 
 class ModelError(CompilekitError):
-    """The recipe does not fit this model: a component that it lacks, say.
+    """The recipe does not fit this model: for example, it names a component that is missing.
 
     >>> import compilekit as ck
     >>> import torch
@@ -171,7 +171,7 @@ class PluginError(CompilekitError):
 
 
 class PluginLoadError(PluginError):
-    """A plugin could not be loaded; raised only when a recipe uses it.
+    """A plugin could not be loaded. Raised only if a recipe uses the plugin.
 
     >>> import compilekit as ck
     >>> try:
@@ -183,11 +183,15 @@ class PluginLoadError(PluginError):
 
 
 class PluginContractError(PluginError):
-    """A plugin breaks a hook's contract: it returned the wrong thing, say.
+    """A plugin breaks the contract of a hook: for example, it returns a wrong object.
 
     >>> import compilekit as ck
-    >>> issubclass(ck.PluginContractError, ck.PluginError)
-    True
+    >>> host = ck.load_host()
+    >>> try:
+    ...     host.ask("precision", "check", lambda: 1 / 0)
+    ... except ck.PluginContractError as error:
+    ...     print(str(error).partition(": ")[2])
+    check raised ZeroDivisionError: division by zero
     """
 
 
@@ -242,22 +246,26 @@ class WorkerError(StepError):
 
 
 class ClaimError(StepError):
-    """What a step did to the model is not what its description claims.
+    """A step changed the model in another way than its description claims.
+
+    Its message names the change: "plugin prune (prune 0.1) changed dtype of unet.conv_in.weight,
+    and claims to change only weights".
 
     >>> import compilekit as ck
-    >>> issubclass(ck.ClaimError, ck.StepError)
-    True
+    >>> ck.ClaimError("steps[0].prune: ...").exit_code
+    1
     """
 
 
 class SymbolicShapeError(StepError):
-    """Raised by `export` where the code at hand fixes a dimension that was to be symbolic.
+    """Raise it in `export` if the code fixes a dimension that should be symbolic.
 
-    The build goes on with one part for each size.
+    The build continues with one part per size.
 
     >>> import compilekit as ck
-    >>> issubclass(ck.SymbolicShapeError, ck.StepError)
-    True
+    >>> def export(context):
+    ...     if any(context.symbols):
+    ...         raise ck.SymbolicShapeError("this backend compiles one size at a time")
     """
 
 
@@ -280,8 +288,14 @@ class NonFiniteError(VerificationError):
     """An output holds NaN or infinity.
 
     >>> import compilekit as ck
-    >>> issubclass(ck.NonFiniteError, ck.VerificationError)
-    True
+    >>> import torch
+    >>> recipe = ck.Recipe.from_steps("precision{dtype=bfloat16}")
+    >>> inputs = {"input": torch.full((1, 8), float("nan"))}
+    >>> try:
+    ...     ck.apply(recipe, torch.nn.Linear(8, 8), inputs=inputs, progress=False)
+    ... except ck.NonFiniteError as error:
+    ...     print(error)
+    the model as loaded: model gives NaN or infinity (output)
     """
 
 
@@ -295,7 +309,7 @@ class SaveError(CompilekitError):
 
 
 class BundleError(CompilekitError):
-    """A bundle is damaged, or is none. The message names the file or field at fault.
+    """A bundle is damaged, or a folder is not a bundle. The message names the file or field.
 
     >>> import compilekit as ck
     >>> try:
@@ -307,7 +321,7 @@ class BundleError(CompilekitError):
 
 
 class MismatchError(BundleError):
-    """The bundle was built for another machine; the message goes field by field.
+    """The bundle was built for another machine. The message lists the fields that differ.
 
     >>> import compilekit as ck
     >>> ck.MismatchError.exit_code
@@ -318,29 +332,35 @@ class MismatchError(BundleError):
 
 
 class SignatureError(BundleError):
-    """A bundle is not signed by a trusted key, or not as it is now.
+    """No trusted key signed the bundle, or it was changed after it was signed.
+
+    To load only signed bundles, pass `trust=` to `load`, or set `COMPILEKIT_TRUST`.
 
     >>> import compilekit as ck
-    >>> issubclass(ck.SignatureError, ck.BundleError)
-    True
+    >>> ck.SignatureError("dist: is not signed").exit_code
+    1
     """
 
 
 class UncoveredCallError(BundleError):
-    """A call that nothing in the bundle was compiled for; the message names what was.
+    """A call whose sizes were not compiled. The message lists the sizes that were.
+
+    `load(..., on_uncovered="eager")` runs such calls in Python instead.
 
     >>> import compilekit as ck
-    >>> issubclass(ck.UncoveredCallError, ck.BundleError)
-    True
+    >>> ck.UncoveredCallError("unet: sample is float32[2, 4, 12, 12], ...").exit_code
+    1
     """
 
 
 class SealedError(BundleError):
-    """A change to a loaded bundle that compiled code would not see.
+    """A change to a loaded bundle that compiled code does not see.
+
+    Apply the change before the bundle is built, and build again.
 
     >>> import compilekit as ck
-    >>> issubclass(ck.SealedError, ck.BundleError)
-    True
+    >>> ck.SealedError("unet.conv_in.weight was replaced, ...").exit_code
+    1
     """
 
 

@@ -1,8 +1,7 @@
-"""What happens around each step: state kept, claims checked, memory and time taken, numbers gated.
+"""Instruments around each step: keep state, check claims, measure memory, verify numbers.
 
-Each instrument writes its part of the step's row. `after` is called in the order of the list:
-the process-global state is put back before anything is measured, so that what is measured is
-what the user will get.
+Each instrument fills its part of the step's row. `after` is called in the order of the list: the
+process-global state is restored before anything is measured, so the numbers are the user's.
 """
 
 from __future__ import annotations
@@ -50,14 +49,14 @@ class Instrument(Protocol):
         """Called before the step runs."""
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
-        """Called when the step is done; raises if it may not stand."""
+        """Called when the step is done; raises if the step must not pass."""
 
     def failed(self) -> None:
-        """Called in place of `after` when the step raised."""
+        """Called instead of `after` if the step raised an error."""
 
 
 class KeepState:
-    """Puts process-global state back, or records why it stays."""
+    """Restores process-global state, or records why it stays."""
 
     def before(self, step: PlannedStep) -> None:
         del step
@@ -82,9 +81,9 @@ def _reason(key: str, kept: Mapping[str, str]) -> str:
 
 
 class CheckClaims:
-    """Looks whether a step changed what its description claims: no more, and no less."""
+    """Checks that a step changed exactly what its description claims."""
 
-    # What cannot be seen on a module: other results, and settings of the process or pipeline.
+    # These do not show on a module: other results, and settings of the process or pipeline.
     UNSEEN: frozenset[Change] = frozenset({"results", "runtime"})
 
     def __init__(self, model: Model, titles: Mapping[str, str]) -> None:
@@ -110,7 +109,7 @@ class CheckClaims:
                 found.setdefault(change, []).extend(where)
         who = f"{step.key}: plugin {self._titles[step.name]}"
         claimed = step.effects.changes
-        # A compiler of another kind than torch's may well work by replacing a forward.
+        # Another compiler than torch's may work by replacing a forward.
         allowed = claimed | {"runtime"} if "compiled" in claimed else claimed
         for change, names in found.items():
             if change not in allowed:
@@ -132,7 +131,7 @@ class CheckClaims:
 
 
 class Memory:
-    """The bytes of the model, and the peak: on the CPU, of the process so far."""
+    """Measures the bytes of the model, and the peak; on the CPU, the process's peak so far."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -148,16 +147,16 @@ class Memory:
         row.peak_bytes = peak_bytes()
 
     def failed(self) -> None:
-        """Nothing to put back."""
+        """Nothing to restore."""
 
 
 def model_bytes(model: Model) -> int:
-    """The bytes of all the components' weights."""
+    """The bytes of the weights of all components."""
     return sum(parameter_bytes(module) for module in model.modules.values())
 
 
 class Verify:
-    """Replays the recorded calls after each step, and gates how far they moved."""
+    """Replays the recorded calls after each step, and checks how far outputs moved."""
 
     def __init__(
         self,
@@ -184,11 +183,11 @@ class Verify:
 
     @property
     def references(self) -> dict[str, list[Outputs]]:
-        """What the reference answered to each recorded call, by entry point."""
+        """The reference's outputs for each recorded call, by entry point."""
         return self._reference
 
     def before(self, step: PlannedStep) -> None:
-        """Nothing to note: the state before is the state after the last step."""
+        """Nothing to do: the state before is the state after the last step."""
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
         del result
@@ -205,10 +204,10 @@ class Verify:
                 check_step(step, who, measured, before)
 
     def failed(self) -> None:
-        """Nothing to put back."""
+        """Nothing to restore."""
 
     def final(self) -> list[Measurement]:
-        """Every recorded entry point once more, in the state that the user gets."""
+        """Measure every recorded entry point again, in the state that the user gets."""
         return [self._measure(name, "the finished model") for name in self._calls]
 
     def _seconds(self, entry: EntryPoint, call: Call) -> float:

@@ -1,7 +1,7 @@
-"""Recording: what each entry point saw while the sample ran, so that it can be run again alone.
+"""Recording: the inputs of each entry point while the sample ran, to run the calls again alone.
 
-For each entry point and call signature the first, the middle and the last call are kept, on
-the CPU; so memory is bounded however many steps the sample takes.
+For each entry point and signature, the first, the middle and the last call are kept on the CPU.
+So memory stays bounded, however many steps the sample takes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from compilekit.measure.times import timed
 from compilekit.subject.model import EntryPoint, cuda_devices, float_dtype
 
 MAX_SIGNATURES = 16
-"""Signatures kept of one entry point; the calls of further ones are only counted."""
+"""How many signatures of one entry point are kept; calls of others are only counted."""
 
 MATRIX = 2
-"""The dimensions from which on a tensor is cast with the weights."""
+"""Tensors with at least so many dimensions are cast with the weights."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class _HeldTensor:
     stride: tuple[int, ...]
 
     def fresh(self, dtype: torch.dtype) -> torch.Tensor:
-        """A copy with the strides of the original: compiled code guards on them."""
+        """A copy with the strides of the original, which compiled code checks."""
         if not _is_dense(self.tensor.shape, self.stride):
             return self.tensor.to(self.device, dtype, copy=True)
         made = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=self.device)
-        # An expanded dimension has stride 0: all its entries are one, and are written once.
+        # An expanded dimension has stride 0: all its entries are one entry, written once.
         once = tuple(slice(0, 1) if step == 0 else slice(None) for step in self.stride)
         made[once] = self.tensor[once].to(self.device, dtype)
         return made
@@ -120,7 +120,7 @@ def seeded(call: Call) -> Iterator[None]:
 def record(
     entries: Sequence[EntryPoint], run: Callable[[], Any], *, small_stay: bool = False
 ) -> tuple[Recording, Any]:
-    """Run the sample, and keep what the entry points saw. Gives back the sample's output too."""
+    """Run the sample, and keep the inputs of the entry points; returns the output too."""
     recorder = _Recorder(small_stay=small_stay)
     with contextlib.ExitStack() as stack:
         for entry in entries:
@@ -149,7 +149,7 @@ class _Recorder:
 
     @contextlib.contextmanager
     def listening(self, entry: EntryPoint) -> Iterator[None]:
-        """Keep the calls of an entry point that come from outside its own module."""
+        """Keep the calls of an entry point, but not those from its own module."""
         if entry.method == "forward":
             before = entry.owner.register_forward_pre_hook(
                 functools.partial(self._on_forward, entry), with_kwargs=True, prepend=True
@@ -213,9 +213,9 @@ class _Recorder:
 
 
 class _Thinned:
-    """Keeps the first and last of many calls and, of those between, evenly spread ones.
+    """Keeps the first and the last of many calls, and evenly spread ones between.
 
-    How many will come is not known, so every second one is dropped whenever there are too many.
+    The number of calls is not known, so every second one is dropped when there are too many.
     """
 
     LIMIT = 6

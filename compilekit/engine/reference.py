@@ -1,4 +1,4 @@
-"""The reference for errors: float32 eager outputs on recorded inputs, one component at a time."""
+"""The reference for errors: float32 eager outputs on recorded inputs, component by component."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def outputs_of(output: Any) -> Outputs:
 
 
 def reference_outputs(entry: EntryPoint, calls: list[Call]) -> list[Outputs]:
-    """What an entry point gives for its recorded calls in float32."""
+    """An entry point's outputs for its recorded calls in float32."""
     try:
         with upcast(entry.owner, entry.name):
             return [_run(entry, call) for call in calls]
@@ -45,7 +45,7 @@ def reference_outputs(entry: EntryPoint, calls: list[Call]) -> list[Outputs]:
 
 
 def _run(entry: EntryPoint, call: Call) -> Outputs:
-    # Weights in float64 stay so.
+    # Weights in float64 stay in float64.
     args, kwargs = call.inputs(float_dtype(entry.owner))
     with torch.no_grad(), seeded(call), _no_tf32():
         return outputs_of(entry(*args, **kwargs))
@@ -68,7 +68,7 @@ def _no_tf32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def upcast(module: nn.Module, name: str) -> Iterator[None]:
-    """Turn a module's weights to float32 in place, and put the old ones back."""
+    """Convert a module's weights to float32 in place, and restore them afterwards."""
     tensors = [*module.parameters(), *module.buffers()]
     low = [(t, t.data) for t in tensors if t.dtype in (torch.float16, torch.bfloat16)]
     if any(t.is_meta for t in tensors):
@@ -81,6 +81,6 @@ def upcast(module: nn.Module, name: str) -> Iterator[None]:
             tensor.data = tensor.data.float()
         yield
     finally:
-        # The very tensors: parameters may share memory, which a cast back would undo.
+        # The original tensors: parameters may share memory, which a cast back would undo.
         for tensor, data in low:
             tensor.data = data

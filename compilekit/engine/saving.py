@@ -1,4 +1,4 @@
-"""`save_pretrained` after a run: it writes what stock diffusers loads alike, or raises."""
+"""`save_pretrained` after a run: it writes a folder that stock diffusers loads right, or raises."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ assert STOCK in FRESH  # noqa: S101 - the planner and the guard must mean the sa
 def guard_saving(
     model: Model, steps: Sequence[PlannedStep], reasons: Mapping[str, str]
 ) -> dict[str, str]:
-    """Make saving raise where a folder would not load alike.
+    """Make saving raise if the folder would load wrong.
 
-    reasons: components that a step itself called unfit to save, and why.
-    Gives back every component that can no longer be saved, with the reason.
+    reasons: components that a step itself declared unfit to save, and why.
+    Returns every component that can no longer be saved, with the reason.
     """
     unfit: dict[str, str] = {}
     for name, module in model.modules.items():
@@ -32,7 +32,7 @@ def guard_saving(
             continue
         unfit[name] = reason
         why = (
-            f"{name} cannot be saved so that diffusers would load it alike: {reason}. Save before "
+            f"{name} cannot be saved: diffusers would load it wrong, because {reason}. Save before "
             "you apply the recipe, and apply it again after loading; or leave the step out"
         )
         refuse(module, why)
@@ -42,7 +42,7 @@ def guard_saving(
 
 
 def _renamed(steps: Sequence[PlannedStep], component: str) -> str | None:
-    """The step after which a component's weights have other names or another meaning."""
+    """The step that changed the names or the meaning of a component's weights."""
     culprit: str | None = None
     for step in steps:
         if any(overlap(own, component) for own in step.components):
@@ -63,10 +63,10 @@ def refuse(owner: Any, why: str) -> None:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Stands in for `save_pretrained`. A class of its own, so that owners can be pickled."""
+    """Replaces `save_pretrained`. It is a class, so that its owner can be pickled."""
 
     why: str
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Say why saving would go wrong."""
+        """Say why saving would write a wrong folder."""
         raise SaveError(self.why)

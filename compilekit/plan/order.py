@@ -1,7 +1,7 @@
-"""The order of steps, from their effects alone: checked and explained, never changed.
+"""The order of steps: checked and explained, never changed.
 
-Nothing here knows a step by its name. What a step changes, needs, gives, removes and
-conflicts with says what may come before it and what must.
+No step is known by name. The order follows from what each step changes, needs, gives, removes and
+conflicts with.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from compilekit.base.words import ALL_COMPONENTS, Change
 from compilekit.plugin.steps import FRESH, Effects, PlannedStep
 
 BAKED: frozenset[Change] = frozenset({"weights", "structure", "layout", "dtype"})
-"""Changes that compiled code cannot see, so they must come before it."""
+"""Changes that compiled code does not see, so they must come before compiling."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A step that stands in the wrong place, or that nothing can satisfy.
+    """A step in the wrong place, or one whose needs no step satisfies.
 
     misplaced: whether another order could help.
     lacks: the property that no step of the recipe gives.
@@ -48,8 +48,8 @@ def gives(effects: Effects) -> frozenset[str]:
 
 
 def violations(steps: Sequence[PlannedStep]) -> list[Violation]:
-    """Everything that is wrong with the steps in the order as written."""
-    # A dict, since a step that works on several components may break one rule on each alike.
+    """Everything that is wrong with the order of the steps."""
+    # A dict, since one step may break the same rule on several components.
     found: dict[Violation, None] = {}
     for position, step in enumerate(steps):
         before, after = steps[:position], steps[position + 1 :]
@@ -190,7 +190,7 @@ def _on(component: str) -> str:
 
 
 def corrected(steps: Sequence[PlannedStep]) -> list[PlannedStep] | None:
-    """The same steps in an order that works, as near to the written one as can be, or None."""
+    """The same steps in an order that works, close to the written one; None if there is none."""
     count = len(steps)
     after: dict[int, set[int]] = {i: set() for i in range(count)}
     for i in range(count):
@@ -213,7 +213,7 @@ def corrected(steps: Sequence[PlannedStep]) -> list[PlannedStep] | None:
 
 
 def _must_precede(first: PlannedStep, second: PlannedStep) -> bool:
-    """Whether `first` can only work before `second`."""
+    """Whether `first` works only before `second`."""
     one, two = first.effects, second.effects
     if "results" in one.changes and "results" not in two.changes:
         return True

@@ -1,7 +1,7 @@
-"""The plan: a recipe, checked against what the plugins say of their steps. No torch is needed.
+"""The plan: a recipe checked against the plugins' descriptions. Light: no torch.
 
-All problems of a recipe are reported at once: those of the file, of each step's options, of
-the target, and of the order.
+All problems of a recipe are reported at once: those of the file, of the steps' options, of the
+target, and of the order.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Plan:
         return whole.whole_of(self.steps) if self.purpose == "build" else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The canonical form: every default filled in. Positions and comments are not in it."""
+        """The canonical form: defaults filled in, without positions and comments."""
         recipe = self.recipe.model_dump(mode="json", exclude={"steps"})
         steps = [
             {
@@ -161,9 +161,9 @@ class _Planner:
             known = ", ".join(sorted(description.targets))
             self._add(entry, f'does not support the target "{self.device}", only {known}')
         if description.components == "required" and not entry.components:
-            self._add(entry, "name the components to work on: `components: [unet]`, say")
+            self._add(entry, "name the components to work on, for example `components: [unet]`")
         options = self._options(entry, description)
-        # With wrong options the defaults stand in, so that the order is checked all the same.
+        # If the options are wrong, the defaults are used, so that the order is checked too.
         stand_in = options or _defaults(description)
         if stand_in is None:
             return None
@@ -205,7 +205,7 @@ class _Planner:
             self._add(entry, reason)
         exports = description.exports or "compiled" not in gives(effects)
         if self.purpose == "build" and not exports:
-            self._add(entry, "compiles, and cannot export: use it with apply, or leave it out")
+            self._add(entry, "compiles and cannot export: use it with apply, or leave it out")
 
     def order(self, steps: Sequence[PlannedStep]) -> list[Problem]:
         found = violations(steps)
@@ -222,7 +222,7 @@ class _Planner:
         ]
 
     def misplaced(self, steps: Sequence[PlannedStep]) -> list[Problem]:
-        """What cannot be built together with a step that exports the whole pipeline."""
+        """Steps that do not fit a step that exports the whole pipeline."""
         if self.purpose != "build":
             return []
         recipe = self.draft.recipe
@@ -230,7 +230,7 @@ class _Planner:
         return [Problem(step.location or Location(""), step.key, why) for step, why in found]
 
     def _hinted(self, violation: Violation) -> str:
-        """Name the steps that would give a property which nothing gives."""
+        """The message, with the steps that give the missing property."""
         names = sorted(self.host.descriptions) if violation.lacks else []
         givers = [name for name in names if self._can_give(name, violation.lacks)]
         hint = f". Steps that give it: {', '.join(givers)}" if givers else ""

@@ -1,4 +1,4 @@
-"""Steps that export the whole pipeline at once: where they may stand, and what they are asked.
+"""Steps that export the whole pipeline: where they may be in a recipe, and their answers.
 
 Light: no torch.
 """
@@ -26,7 +26,7 @@ def whole_of(steps: Sequence[PlannedStep]) -> PlannedStep | None:
 def misplaced(
     steps: Sequence[PlannedStep], *, has_shapes: bool
 ) -> Iterator[tuple[PlannedStep, str]]:
-    """What cannot be in one build with a step that exports the whole pipeline, and why."""
+    """The steps that cannot be in a build with one that exports the whole pipeline, and why."""
     whole = whole_of(steps)
     if whole is None:
         return
@@ -34,17 +34,17 @@ def misplaced(
         yield whole, "it exports the whole pipeline: leave `components` out"
     uses_shapes = whole.description.whole is not None and whole.description.whole.shapes
     if has_shapes and not uses_shapes:
-        yield whole, "the sizes that it compiles for are options of its own: leave `shapes:` out"
+        yield whole, "its sizes are options of the step: leave `shapes:` out"
     for step in steps[steps.index(whole) + 1 :]:
         yield step, f"{whole.key} exports the whole pipeline, so nothing can come after it"
     for step in steps[: steps.index(whole)]:
         if {"runtime", "compiled"} & step.effects.changes:
-            lost = "so how this process runs it is lost: leave one of them out"
+            lost = "which loses how this process runs it: leave one of the two steps out"
             yield step, f"{whole.key} exports the whole pipeline, {lost}"
 
 
 def fingerprint(host: Host, name: str) -> dict[str, str]:
-    """What the code of a step depends on here, beside the machine's own fingerprint."""
+    """The step's own fingerprint of this machine."""
     return _texts(
         host, name, "fingerprint", host.ask(name, "fingerprint", _whole(host, name).fingerprint)
     )
@@ -59,14 +59,14 @@ def missing(host: Host, name: str) -> str:
 
 
 def ingredients(host: Host, step: PlannedStep) -> dict[str, str] | None:
-    """What its result is made of beside the model and the options; None if that is not known."""
+    """Further inputs of the step's result; None if they are not known."""
     ask = _whole(host, step.name).ingredients
     answer = {} if ask is None else host.ask(step.name, "ingredients", ask, step.options)
     return None if answer is None else _texts(host, step.name, "ingredients", answer)
 
 
 def lines_about(host: Host, folder: Path) -> list[str]:
-    """What the steps say of a folder that one of them compiled; empty if none did."""
+    """Lines about a folder that a step compiled; empty if no step did."""
     found: list[str] = []
     for name, description in host.descriptions.items():
         if description.whole is not None and description.whole.inspect is not None:
@@ -75,7 +75,7 @@ def lines_about(host: Host, folder: Path) -> list[str]:
 
 
 def doctor_rows(host: Host) -> list[Row]:
-    """What the steps say of this machine."""
+    """The steps' rows for `doctor`."""
     found: list[Row] = []
     for name, description in host.descriptions.items():
         if description.whole is not None and description.whole.doctor is not None:

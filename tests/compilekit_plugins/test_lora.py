@@ -77,7 +77,7 @@ def test_adapters_that_are_not_fused_cannot_be_saved(made, tmp_path):
     with pytest.raises(ck.SaveError) as caught:
         done.pipeline.save_pretrained(tmp_path / "saved")
     assert str(caught.value) == (
-        "unet cannot be saved so that diffusers would load it alike: steps[0].lora holds adapter "
+        "unet cannot be saved: diffusers would load it wrong, because steps[0].lora holds adapter "
         "layers beside its weights, which a folder cannot hold; say `fuse: true`. Save before you "
         "apply the recipe, and apply it again after loading; or leave the step out"
     )

@@ -164,7 +164,7 @@ def test_a_bundle_of_parts_is_no_other_pipeline(bundle, exporter):
     [
         ("boxed, scheduler{name=DDIMScheduler}", "scheduler must come before"),
         ("boxed{components=unet}", "leave `components` out"),
-        ("attention{slicing=auto}, boxed", "so how this process runs it is lost"),
+        ("attention{slicing=auto}, boxed", "which loses how this process runs it"),
         ("boxed, channels_last{components=unet}", "nothing can come after it"),
     ],
 )
