@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROUNDS = 15
 EMPTY = [sys.executable, "-c", "pass"]
-PLAN = [str(Path(sys.executable).with_name("compilekit")), "plan", "sdxl-cuda"]
+PLAN = [str(Path(sys.executable).with_name("compilekit")), "plan", "sdxl/cuda"]
 
 
 def seconds(command: list[str]) -> float:

@@ -14,6 +14,43 @@ SMALL = {"height": 32, "width": 32, "num_inference_steps": 2, "seed": 7}
 EAGER = {"backend": "eager", "mode": "default", "inductor": {}}
 """What is compiled is the matter, and not by what."""
 
+WORKLOADS = {
+    "A1": ["any/bfloat16", "any/tf32"],
+    "A2": ["any/attention"],
+    "A3": ["sd/inductor-flags"],
+    "A4": ["sd/channels-last"],
+    "A5": ["sd/compile"],
+    "A6": ["sd/dynamic-shapes"],
+    "A7": ["sd/compile-regions", "sd/compile-named-blocks"],
+    "A8": ["sd/compile-auto-regions"],
+    "A9": ["sd/graph-breaks"],
+    "A10": ["any/scheduler-on-cpu"],
+    "A11": ["sd/int8"],
+    "A12": ["sd/qkv-fusion"],
+    "A13": ["flux/aot"],
+    "A15": ["flux/kontext"],
+    "A16": ["flux/xformers"],
+    "D1": ["any/float16"],
+    "D2": ["sd/scheduler"],
+    "D3": ["any/batch"],
+    "D4": ["sd/attention-slicing"],
+    "D5": ["sd/vae"],
+    "D6": ["any/image-grid"],
+    "N1": ["neuron/sd21"],
+    "N2": ["neuron/sd15"],
+    "N4": ["neuron/img2img"],
+    "N5": ["neuron/inpaint"],
+    "N6": ["neuron/sdxl"],
+    "N8": ["neuron/sdxl", "neuron/sdxl-refiner"],
+    "N10": ["neuron/lcm"],
+    "N11": ["neuron/lcm-sdxl"],
+    "N12": ["neuron/sdxl-turbo"],
+    "G1": ["gaudi/sd14-optimum", "gaudi/sd15", "gaudi/sd21-base", "gaudi/sd21"],
+    "G2": ["gaudi/sd21-optimum", "gaudi/sd15"],
+    "G3": ["gaudi/sd15"],
+}
+"""The recipes of each row of the manual's workloads, by its id."""
+
 
 def small_recipe(
     name: str, *, options: dict[str, dict[str, Any]] | None = None, **sample: Any

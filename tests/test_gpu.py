@@ -48,7 +48,7 @@ def test_tf32_stays_and_is_reported(sample):
 
 def test_a1_the_tf32_recipe_stays_in_its_budget(sample):
     before = torch.get_float32_matmul_precision()
-    recipe = ck.Recipe.load("a1-tf32").model_copy(update={"sample": sample})
+    recipe = ck.Recipe.load("any/tf32").model_copy(update={"sample": sample})
     try:
         done = ck.apply(recipe, tiny_pipeline("sd"), progress=False)
     finally:

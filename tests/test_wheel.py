@@ -15,8 +15,8 @@ SCRIPT = """
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
 assert {installed!r} in ck.__file__, ck.__file__
-print(ck.plan("a4-channels-last"))
-applied = ck.apply("a4-channels-last", tiny_pipeline("sd"), progress=False)
+print(ck.plan("sd/channels-last"))
+applied = ck.apply("sd/channels-last", tiny_pipeline("sd"), progress=False)
 assert applied.report.end_to_end.psnr > 40
 """
 
@@ -34,6 +34,10 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
+def files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_wheel_plans_a_recipe_by_name_and_applies_it(installed, tmp_path):
     # Site packages of the environment are needed for torch; the wheel stands before them.
     done = subprocess.run(
@@ -45,11 +49,10 @@ def test_the_wheel_plans_a_recipe_by_name_and_applies_it(installed, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("a4-channels-last: 1 step on cpu\n")
+    assert done.stdout.startswith("sd-channels-last: 1 step on cpu\n")
 
 
 def test_the_wheel_holds_the_recipes_and_the_type_marker(installed):
-    shipped = {path.name for path in (installed / "compilekit" / "_recipes").iterdir()}
-    assert shipped == {path.name for path in (ROOT / "recipes").iterdir()}
+    assert files(installed / "compilekit" / "_recipes") == files(ROOT / "recipes")
     assert (installed / "compilekit" / "py.typed").is_file()
     assert (installed / "compilekit_plugins" / "py.typed").is_file()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import EAGER, small_recipe
+from small import EAGER, WORKLOADS, small_recipe
 from support import draw
 from torch import nn
 from typer.testing import CliRunner
@@ -47,7 +47,7 @@ def compiled(module: nn.Module) -> dict[str, str]:
 
 
 def test_a1_weights_are_bfloat16():
-    done = applied("a1-bfloat16")
+    done = applied("any/bfloat16")
     parameters = [*done.pipeline.unet.parameters(), *done.pipeline.vae.parameters()]
     assert {p.dtype for p in parameters} == {torch.bfloat16}
     assert 1e-4 < error(done) < 0.05
@@ -55,7 +55,7 @@ def test_a1_weights_are_bfloat16():
 
 @pytest.mark.usefixtures("process_as_before")
 def test_a2_the_math_kernel_computes_all_attention():
-    done = applied("a2-attention")
+    done = applied("any/attention")
     with torch.profiler.profile() as profile:
         draw(done.pipeline)
     kernels = {event.key for event in profile.key_averages() if "attention" in event.key}
@@ -79,11 +79,11 @@ def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch, tmp_p
     # What inductor has in its cache it does not generate again.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     before = {name: getattr(config, name) for name in flags}
-    (step,) = ck.Recipe.load("a3-inductor-flags").steps
+    (step,) = ck.Recipe.load("sd/inductor-flags").steps
     # torch still takes this flag of the guides, and ignores it.
     inductor = {**step.options["inductor"], "use_mixed_mm": True}
     options = {"torch_compile": {"components": ["unet.time_embedding"], "inductor": inductor}}
-    done = applied("a3-inductor-flags", options=options)
+    done = applied("sd/inductor-flags", options=options)
     wanted = {"conv_1x1_as_mm": True, "coordinate_descent_tuning": True, "epilogue_fusion": False}
     assert seen == [wanted] * len(seen) != []
     assert {name: getattr(config, name) for name in flags} == before != wanted
@@ -91,7 +91,7 @@ def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch, tmp_p
 
 
 def test_a4_convolutions_are_channels_last():
-    done = applied("a4-channels-last")
+    done = applied("sd/channels-last")
     convolutions = [
         part.weight
         for module in (done.pipeline.unet, done.pipeline.vae)
@@ -104,7 +104,7 @@ def test_a4_convolutions_are_channels_last():
 
 
 def test_a5_unet_and_decoder_are_compiled_and_callers_of_all_kinds_go_on():
-    done = applied("a5-compile", options={"torch_compile": EAGER})
+    done = applied("sd/compile", options={"torch_compile": EAGER})
     unet, vae = done.pipeline.unet, done.pipeline.vae
     assert compiled(unet) == {"": "UNet2DConditionModel"}
     assert done.report.steps[0].details["graphs"] == 2
@@ -124,7 +124,7 @@ BLOCK = {**EAGER, "components": ["unet.down_blocks.0"]}
 def test_a6_three_sizes_are_served_without_compiling_again():
     from compilekit_plugins.torch_compile.watch import Watch
 
-    done = applied("a6-dynamic-shapes", options={"torch_compile": BLOCK})
+    done = applied("sd/dynamic-shapes", options={"torch_compile": BLOCK})
     watch = Watch()
     watch.mark()
     for height, width in ((128, 64), (64, 128), (192, 128)):
@@ -139,7 +139,7 @@ def test_a6_with_duck_shapes_another_size_compiles_again():
     from compilekit_plugins.torch_compile.watch import Watch
 
     options = {"torch_compile": {**BLOCK, "duck_shape": True}}
-    done = applied("a6-dynamic-shapes", options=options)
+    done = applied("sd/dynamic-shapes", options=options)
     watch = Watch()
     watch.mark()
     draw(done.pipeline, height=128, width=64)
@@ -147,7 +147,7 @@ def test_a6_with_duck_shapes_another_size_compiles_again():
 
 
 def test_a7_the_models_own_blocks_are_compiled_and_share_code():
-    done = applied("a7-regions", options={"torch_compile": EAGER})
+    done = applied("sd/compile-regions", options={"torch_compile": EAGER})
     found = compiled(done.pipeline.unet)
     assert set(found.values()) == set(done.pipeline.unet._repeated_blocks)
     assert done.report.steps[0].details["graphs"] < len(found)
@@ -155,7 +155,7 @@ def test_a7_the_models_own_blocks_are_compiled_and_share_code():
 
 
 def test_a7_blocks_are_named_for_a_model_that_lists_none():
-    done = applied("a7-named-blocks", options={"torch_compile": EAGER})
+    done = applied("sd/compile-named-blocks", options={"torch_compile": EAGER})
     blocks = compiled(done.pipeline.unet)
     assert set(blocks.values()) == {"BasicTransformerBlock"}
     assert len(blocks) > 1
@@ -170,7 +170,7 @@ def test_a8_what_accelerate_would_compile_is_compiled_in_place(monkeypatch):
         unet = tiny_pipeline("sd").unet
         compile_regions(unet)
         names = {id(part): path for path, part in unet.named_modules()}
-    done = applied("a8-auto-regions", options={"torch_compile": EAGER})
+    done = applied("sd/compile-auto-regions", options={"torch_compile": EAGER})
     called = {names[id(part)] for part in by_accelerate if not isinstance(part, nn.ModuleList)}
     assert set(compiled(done.pipeline.unet)) == called
     assert error(done) < 1e-4
@@ -188,12 +188,12 @@ def test_a9_graph_breaks_are_shown_with_their_lines():
     (broken,) = done.report.steps[0].details["graph_breaks"]
     assert re.match(rf"{re.escape(__file__)}:\d+: ", broken)
     assert "Encountered graph break" not in broken
-    whole = applied("a9-graph-breaks", options={"torch_compile": EAGER})
+    whole = applied("sd/graph-breaks", options={"torch_compile": EAGER})
     assert whole.report.steps[0].details["graph_breaks"] == []
 
 
 def test_a10_the_schedulers_numbers_are_on_the_cpu():
-    done = applied("a10-scheduler-on-cpu")
+    done = applied("any/scheduler-on-cpu")
     scheduler = done.pipeline.scheduler
     scheduler.set_timesteps(2, device="meta")
     sample = torch.ones(1, 4, 8, 8, device="meta")
@@ -204,7 +204,7 @@ def test_a10_the_schedulers_numbers_are_on_the_cpu():
 
 def test_a11_linear_layers_that_pass_the_filter_are_int8():
     options = {"torchao_int8": {"min_features": 32}, "torch_compile": EAGER}
-    done = applied("a11-int8", options=options)
+    done = applied("sd/int8", options=options)
     row = done.report.steps[0]
     matched = row.matched["unet"]
     unet = done.pipeline.unet
@@ -216,7 +216,7 @@ def test_a11_linear_layers_that_pass_the_filter_are_int8():
 
 
 def test_a12_one_projection_takes_the_place_of_three():
-    done = applied("a12-qkv-fusion")
+    done = applied("sd/qkv-fusion")
     attention = done.pipeline.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
     assert hasattr(attention, "to_qkv")
     assert not hasattr(attention, "to_q")
@@ -230,19 +230,19 @@ FLUX = {
 
 
 def test_a13_all_of_the_flux_recipe_together():
-    done = applied("a13-flux", tiny_pipeline("flux"), options=FLUX)
+    done = applied("flux/aot", tiny_pipeline("flux"), options=FLUX)
     assert [row.name for row in done.report.steps] == [
         "scheduler", "channels_last", "qkv_fusion", "torchao_int8", "torch_compile", "torch_compile"
     ]  # fmt: skip
     assert done.report.steps[4].details["recompiles"] == []
     assert 1e-4 < error(done, "transformer") < 0.1
-    assert ck.plan("a13-flux", for_="build").steps
+    assert ck.plan("flux/aot", for_="build").steps
 
 
 @pytest.mark.full
 def test_a13_the_flux_recipe_is_built_ahead_of_time_and_loads(tmp_path):
     options = {**FLUX, "torch_compile": {}}
-    recipe = small_recipe("a13-flux", options=options)
+    recipe = small_recipe("flux/aot", options=options)
     pipe = tiny_pipeline("flux", dtype=torch.bfloat16)
     built = ck.build(recipe, pipe, tmp_path / "flux", progress=False)
     loaded = ck.load(built.path, progress=False)
@@ -254,12 +254,12 @@ def test_a13_the_flux_recipe_is_built_ahead_of_time_and_loads(tmp_path):
 def test_a15_flux_kontext_draws_from_a_picture(tmp_path, monkeypatch):
     from diffusers import FluxKontextPipeline
 
-    picture = library.find("a15-flux-kontext").with_suffix(".png")
+    picture = library.find("flux/kontext").with_suffix(".png")
     monkeypatch.chdir(tmp_path)
-    Image.open(picture).save("a15-flux-kontext.png")
+    Image.open(picture).save("kontext.png")
     pipe = FluxKontextPipeline(**tiny_pipeline("flux").components)
     auto = {"_auto_resize": False, "max_area": 32 * 32}
-    done = applied("a15-flux-kontext", pipe, options=FLUX, **auto)
+    done = applied("flux/kontext", pipe, options=FLUX, **auto)
     assert 1e-4 < error(done, "transformer") < 0.1
     assert done.report.end_to_end.psnr > 25
 
@@ -267,13 +267,13 @@ def test_a15_flux_kontext_draws_from_a_picture(tmp_path, monkeypatch):
 def test_a16_xformers_is_asked_for_by_name_where_it_is_installed():
     if importlib.util.find_spec("xformers") is None:
         with pytest.raises(ck.StepError, match=r"backend xformers: .*xformers"):
-            applied("a16-xformers", tiny_pipeline("flux"))
+            applied("flux/xformers", tiny_pipeline("flux"))
         return
-    assert error(applied("a16-xformers", tiny_pipeline("flux")), "transformer") < 0.02
+    assert error(applied("flux/xformers", tiny_pipeline("flux")), "transformer") < 0.02
 
 
 def test_d1_prompts_that_share_a_seed_give_reproducible_pictures():
-    done = applied("d1-float16")
+    done = applied("any/float16")
     assert {p.dtype for p in done.pipeline.unet.parameters()} == {torch.float16}
     assert done.after.images.shape == (3, 32, 32, 3)
     assert error(done) < 0.05
@@ -288,7 +288,7 @@ def test_d1_prompts_that_share_a_seed_give_reproducible_pictures():
 
 
 def test_d2_fewer_steps_of_another_scheduler():
-    done = applied("d2-scheduler")
+    done = applied("sd/scheduler")
     assert type(done.pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler"
     assert "DDIMScheduler" in {kind.__name__ for kind in done.pipeline.scheduler.compatibles}
     assert np.isfinite(done.after.images).all()
@@ -299,14 +299,14 @@ def test_d2_fewer_steps_of_another_scheduler():
 def test_d3_the_largest_batch_that_fits_is_found(tmp_path):
     tiny_pipeline("sd").save_pretrained(tmp_path / "model")
     found = ck.largest_batch(
-        small_recipe("d3-batch"), tmp_path / "model", limit=2, memory="90%", progress=False
+        small_recipe("any/batch"), tmp_path / "model", limit=2, memory="90%", progress=False
     )
     assert [(trial.batch, trial.fits) for trial in found.trials] == [(1, True), (2, True)]
     assert all(trial.rate > 0 for trial in found.trials)
 
 
 def test_d3_there_is_a_seeded_generator_for_each_picture():
-    done = applied("d3-batch")
+    done = applied("any/batch")
     generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
     four = draw(done.pipeline, num_images_per_prompt=4, generator=generators)
     third = draw(done.pipeline, generator=torch.Generator().manual_seed(2))
@@ -314,7 +314,7 @@ def test_d3_there_is_a_seeded_generator_for_each_picture():
 
 
 def test_d4_attention_is_computed_in_slices():
-    done = applied("d4-attention-slicing")
+    done = applied("sd/attention-slicing")
     processors = {type(p).__name__ for p in done.pipeline.unet.attn_processors.values()}
     assert processors == {"SlicedAttnProcessor"}
     assert error(done) < 1e-4
@@ -324,7 +324,7 @@ def test_d5_another_vae_decodes(tmp_path):
     better = tiny_pipeline("sd", seed=5).vae
     better.save_pretrained(tmp_path / "better")
     options = {"swap_component": {"source": str(tmp_path / "better")}}
-    done = applied("d5-vae", options=options)
+    done = applied("sd/vae", options=options)
     assert torch.equal(done.pipeline.vae.decoder.conv_in.weight, better.decoder.conv_in.weight)
     assert abs(draw(done.pipeline) - draw(tiny_pipeline("sd"))).max() > 1e-3
 
@@ -332,7 +332,7 @@ def test_d5_another_vae_decodes(tmp_path):
 def test_d6_apply_draws_grids(tmp_path):
     tiny_pipeline("sd").save_pretrained(tmp_path / "model")
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(small_recipe("d6-image-grid").to_yaml())
+    recipe.write_text(small_recipe("any/image-grid").to_yaml())
     out = tmp_path / "out"
     arguments = ["apply", str(recipe), str(tmp_path / "model"), "--output", str(out)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
@@ -352,6 +352,6 @@ def test_every_row_has_a_test_and_every_recipe_of_a_row_is_run():
     tested = {match.upper() for match in re.findall(r"def test_([ad]\d+)_", source)}
     # A14 is `compilekit bench`, which has a file of tests of its own.
     assert tested == {*(f"A{n}" for n in range(1, 17)), *(f"D{n}" for n in range(1, 7))} - {"A14"}
-    of_rows = [name for name in library.names() if re.match(r"[ad]\d+-", name)]
+    of_rows = [name for row, names in WORKLOADS.items() if row[0] in "AD" for name in names]
     on_gpu = Path(__file__).with_name("test_gpu.py").read_text(encoding="utf-8")
     assert [name for name in of_rows if f'"{name}"' not in source + on_gpu] == []

@@ -128,7 +128,7 @@ def largest_batch(
     than memory ends the search.
 
     >>> import compilekit as ck
-    >>> ck.largest_batch("sd15-cpu", limit=0)
+    >>> ck.largest_batch("sd/cpu", limit=0)
     Traceback (most recent call last):
     compilekit.errors.UsageError: the largest batch to try is 0, and must be 1 at the least
     """
@@ -168,7 +168,7 @@ def bench(
     runs: how many runs of each are timed, after one that is told apart.
 
     >>> import compilekit as ck
-    >>> ck.bench("sd15-cpu", batches=[0])
+    >>> ck.bench("sd/cpu", batches=[0])
     Traceback (most recent call last):
     compilekit.errors.UsageError: batches and runs must be 1 at the least
     """

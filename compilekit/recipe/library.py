@@ -1,20 +1,25 @@
-"""The recipes that travel with compilekit: by name, in a wheel and in a checkout alike."""
+"""Shipped recipes: found by name, in a wheel and in a checkout alike."""
 
 from __future__ import annotations
 
 import re
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from compilekit.errors import Location, Problem, RecipeError
-from compilekit.recipe.messages import did_you_mean
+from compilekit.recipe.nodes import printable
 from compilekit.recipe.source import Document, read_file
 
 _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".yaml", ".yml")
+_NEAR = 0.6
+_OF_FAMILY = 0.3
+_SPREAD = 0.15
+_SHOWN = 4
 
 
 def folders() -> list[Path]:
-    """Where shipped recipes are: in the wheel, or beside the package in a checkout."""
+    """The folders with shipped recipes: in the wheel, or beside the package in a checkout."""
     found = [_PACKAGE / "_recipes"]
     project = _PACKAGE.parent / "pyproject.toml"
     if project.is_file() and re.search(
@@ -25,13 +30,18 @@ def folders() -> list[Path]:
 
 
 def names() -> list[str]:
-    """The names of the shipped recipes; `a10-...` comes after `a9-...`."""
-    found = {path.stem for folder in folders() for path in folder.glob("*.yaml")}
-    return sorted(found, key=_by_number)
+    """The names of the shipped recipes, `sd/compile` for example, sorted by family."""
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in folders()
+        for path in folder.rglob("*.yaml")
+    }
+    return sorted(found, key=lambda name: name.split("/"))
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+def family(name: str) -> str:
+    """The family of a recipe: `sd` for `sd/compile`."""
+    return name.rpartition("/")[0]
 
 
 def find(name: str) -> Path | None:
@@ -43,27 +53,104 @@ def find(name: str) -> Path | None:
 
 
 def read(source: str | Path) -> Document:
-    """Read a recipe: a path, or the name of a shipped recipe."""
-    if isinstance(source, Path) or _is_path(source):
+    """Read a recipe: a file, or a shipped recipe by its name.
+
+    A file wins over a shipped recipe of the same name.
+    """
+    if isinstance(source, Path) or _is_path(source) or _is_file(source):
         return _read_path(source)
     path = find(source)
     if path is not None:
         return read_file(path)
-    if Path(source).exists():
+    members = _members(source.strip("/"))
+    if members:
+        raise _error(source, f"a family of recipes, not a recipe. It has {', '.join(members)}")
+    if _is_there(source):
         return read_file(source)
-    looked = " and ".join(str(folder) for folder in folders()) or "no folder: none is installed"
-    near = did_you_mean(source, names())
-    message = f"no shipped recipe has this name{near}. Looked in {looked}"
-    raise RecipeError([Problem(Location(source), "", message.replace("?.", "?"))])
+    raise _error(source, _unknown(source))
 
 
 def _read_path(source: str | Path) -> Document:
     path = Path(source)
-    if path.name == str(source) and not path.exists() and find(path.stem):
-        message = f'no such file. Did you mean the shipped recipe "{path.stem}"?'
-        raise RecipeError([Problem(Location(str(source)), "", message)])
+    if not path.is_absolute() and path.suffix in _SUFFIXES and not _is_there(path):
+        stem = path.with_suffix("").as_posix()
+        same = [name for name in names() if stem in (name, _last(name))]
+        if same:
+            message = f"no such file. Did you mean the shipped recipe {_choice(same)}?"
+            raise _error(str(source), message)
     return read_file(source)
 
 
 def _is_path(source: str) -> bool:
-    return source.endswith(_SUFFIXES) or "/" in source or "\\" in source
+    """Whether a string can only be a path: `serve.yaml` or `./serve`, for example."""
+    return source.endswith(_SUFFIXES) or source.startswith((".", "/", "~")) or "\\" in source
+
+
+def _is_file(source: str) -> bool:
+    return _is_there(source) and not Path(source).is_dir()
+
+
+def _is_there(source: str | Path) -> bool:
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):  # too long for a file's name, for example
+        return False
+
+
+def _members(of: str) -> list[str]:
+    return [name for name in names() if family(name) == of]
+
+
+def _unknown(source: str) -> str:
+    """The message for a name that neither a file nor a shipped recipe has."""
+    what = "no such file, and no shipped recipe" if "/" in source else "no shipped recipe"
+    message = f"{what} has this name"
+    own, near = _near(source)
+    if near:
+        return f"{message}. Did you mean {_choice(near)}? `compilekit recipes` lists all"
+    if own:
+        return f"{message}. The family {own} has {', '.join(_members(own))}"
+    looked = " and ".join(str(folder) for folder in folders())
+    if looked:
+        return f"{message}. `compilekit recipes` lists them. Looked in {looked}"
+    return f"{message}: none is installed"
+
+
+def _near(source: str) -> tuple[str, list[str]]:
+    """The family that the name speaks of, if any, and the nearest names, best first.
+
+    A recipe is known by its whole name and by its last part: `compile` finds `sd/compile`, and
+    `sdxl-cuda` finds `sdxl/cuda`.
+    """
+    asked = source.lower()
+    words = [word for word in re.split(r"[^a-z0-9]+", asked) if word]
+    own = next((word for word in words if _members(word)), "")
+    if own:
+        words.remove(own)
+        asked = "-".join(words)
+    scores = {}
+    for name in names():
+        score = max(_like(asked, _last(name)), _like(asked, name))
+        if score >= _NEAR:
+            scores[name] = score + _OF_FAMILY * (family(name) == own)
+    best = max(scores.values(), default=0.0)
+    near = [name for name, score in scores.items() if score >= best - _SPREAD]
+    return own, sorted(near, key=lambda name: -scores[name])[:_SHOWN]
+
+
+def _like(asked: str, name: str) -> float:
+    return SequenceMatcher(None, asked, name).ratio()
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _choice(near: list[str]) -> str:
+    """`"a"`, `"a" or "b"`, `"a", "b" or "c"`."""
+    quoted = [f'"{printable(name)}"' for name in near]
+    return " or ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+
+
+def _error(source: str, message: str) -> RecipeError:
+    return RecipeError([Problem(Location(source), "", message)])

@@ -52,7 +52,7 @@ def test_a_broken_budget_ends_it_before_anything_is_timed():
 @pytest.mark.parametrize("wrong", [{"batches": []}, {"batches": [0]}, {"runs": 0}])
 def test_nothing_to_measure_is_an_error(wrong):
     with pytest.raises(ck.UsageError, match="batches and runs must be 1 at the least"):
-        ck.bench("sd15-cpu", **wrong)
+        ck.bench("sd/cpu", **wrong)
 
 
 def test_the_command_prints_a_table_or_json(tmp_path, write):

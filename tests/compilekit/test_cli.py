@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from support import LISTENING, command
 
+from compilekit.cli import recipes
 from compilekit.testing import tiny_pipeline
 
 COMMAND = [str(Path(sys.executable).with_name("compilekit"))]
@@ -73,10 +74,21 @@ def test_a_typing_error_is_one_line_and_exit_code_2(write):
 
 
 def test_a_recipe_that_does_not_exist_is_one_line():
-    done = compilekit("plan", "sdxl-cuda-mx")
+    done = compilekit("plan", "sdxl/cudda")
     assert done.returncode == 2
-    assert 'Did you mean "sdxl-cuda"?' in done.stderr
+    assert 'Did you mean "sdxl/cuda"?' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_recipes_are_listed_by_family_in_lines_that_fit():
+    groups = compilekit("recipes").stdout.split("\n\n")
+    rows = json.loads(compilekit("recipes", "--json").stdout)
+    listed = [line.split()[:2] for group in groups for line in group.splitlines()[1:]]
+    assert listed == [[row["name"], row["target"]] for row in rows]
+    families = [{line.split("/")[0] for line in group.splitlines()[1:]} for group in groups]
+    assert families == [{f"  {family}"} for family in recipes.FAMILIES]
+    assert [group.splitlines()[0] for group in groups] == list(recipes.FAMILIES.values())
+    assert max(len(line) for group in groups for line in group.splitlines()) <= 100
 
 
 def test_plugins_lists_a_file_given_by_hand(write):

@@ -105,7 +105,7 @@ def test_a_step_that_moves_an_output_by_a_hundredth_is_stopped_and_named(run, tm
         run(fine=("weights", SCALE.format(1.0001)), shrink=("weights", SCALE.format(1.01)))
     message = str(caught.value)
     assert message.startswith(f"steps[1].shrink: plugin shrink ({tmp_path / 'shrink.py'}) moved")
-    assert "may move it by 0.001" in message
+    assert "its budget is 0.001" in message
 
 
 def test_the_error_of_a_failed_run_carries_the_report_of_what_was_done(run):

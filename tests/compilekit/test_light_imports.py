@@ -52,7 +52,7 @@ def test_importing_compilekit_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plan", "sdxl-cuda"], ["plugins"], ["recipes"], ["schema"]],
+    [["--help"], ["plan", "sdxl/cuda"], ["plugins"], ["recipes"], ["schema"]],
     ids=lambda arguments: arguments[0],
 )
 def test_commands_that_only_look_load_nothing_heavy(arguments):

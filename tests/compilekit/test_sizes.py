@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 from support import SAMPLE
 
-from compilekit.subject.sizes import sized
+from compilekit.model import Model
+from compilekit.subject.sizes import in_size, sized
+from compilekit.testing import tiny_pipeline
 
 
 def test_another_size_keeps_the_rest_of_the_sample():
     sample = {**SAMPLE, "num_inference_steps": 5, "guidance_scale": 7.0}
-    assert sized(sample, {"height": 96}) == {**sample, "height": 96}
-    assert sized(sample, {"batch": 2}) == {**sample, "prompt": ["a cat", "a cat"]}
-    assert sized(sample, {"height": 32}) == sample
-    assert sized(sample, {"num_inference_steps": 3}) == {**sample, "num_inference_steps": 3}
+    model = Model(tiny_pipeline("sd"))
+    for changes, expected in (
+        ({"height": 96}, {**sample, "height": 96}),
+        ({"batch": 2}, {**sample, "prompt": ["a cat", "a cat"]}),
+        ({"height": 32}, sample),
+        ({"num_inference_steps": 3}, {**sample, "num_inference_steps": 3}),
+    ):
+        assert sized(model, sample, changes) == expected
+
+
+def test_a_plain_module_has_its_inputs_in_the_batch_meanwhile():
+    inputs = {"x": torch.arange(2.0).reshape(2, 1), "scale": 3.0}
+    model = Model(torch.nn.Identity(), inputs)
+    with in_size(model, sized(model, {}, {"batch": 3})) as arguments:
+        assert arguments == {}
+        assert model.inputs["x"].tolist() == [[0.0], [1.0], [0.0]]
+        assert model.inputs["scale"] == 3.0
+    assert model.inputs["x"] is inputs["x"]
