@@ -52,11 +52,11 @@ def apply(
     """Run a recipe on a pipeline or module, in this process.
 
     recipe: a `Recipe`, the path of one, or the name of one that comes with compilekit.
-    pipeline: a diffusers pipeline, an `nn.Module`, or the folder or hub id of one; left out,
-        the recipe's `model:` is loaded. It is changed in place: after an error it may be half
-        changed, and must be loaded again.
-    inputs: example inputs of a plain module, by name; left out, the recipe's `model.inputs`.
-    progress: whether to show on standard error what is going on.
+    pipeline: a diffusers pipeline, an `nn.Module`, or the folder or hub id of one. By default,
+        the recipe's `model:` is loaded. It is changed in place. After an error it may be half
+        changed; load it again.
+    inputs: example inputs of a plain module, by name. By default, the recipe's `model.inputs`.
+    progress: whether to show progress on standard error.
 
     >>> import compilekit as ck
     >>> from compilekit.testing import tiny_pipeline
@@ -89,17 +89,17 @@ def build(
     force: bool = False,
     progress: bool = True,
 ) -> Built:
-    """Run a recipe, compile ahead of time, and write a bundle: a folder that `load` makes ready.
+    """Run a recipe, compile ahead of time, and write a bundle: a folder for `load`.
 
     recipe, pipeline, inputs, progress: as for `apply`. The pipeline is changed in place too.
-    target: the folder to write; it must not be there yet. Left out, the recipe's name.
-    cache: use the build cache, and add to it. What was built before from the same is copied, and
-        then the pipeline is left as it was passed in.
-    force: go on where a check of the machine, by a step that exports the whole pipeline, says that
-        it will not do.
+    target: the folder to write; it must not exist yet. By default, the recipe's name.
+    cache: use the build cache, and add to it. A bundle from the cache is copied, and the pipeline
+        is not changed.
+    force: continue if a step that exports the whole pipeline says that this machine is not
+        sufficient.
 
-    The bundle is loaded once and answers the recorded calls before it gets its name, so what
-    lies there works on this machine.
+    Before the bundle gets its name, it is loaded once and answers the recorded calls. So it works
+    on this machine.
 
     >>> import compilekit as ck
     >>> import tempfile
@@ -137,14 +137,14 @@ def replay(
     host: Host | None = None,
     progress: bool = True,
 ) -> str:
-    """Run the failing step of a failed run again, alone; raises what it raises, or says it passes.
+    """Run the failing step of a failed run again. Raises its error, or says that it passes.
 
     repro: the folder that a failed `apply` or `build` left; its error has it as `repro`.
-    pipeline, inputs: the model, as for `apply`; left out, one with the same configs and random
-        weights is made.
-    host: plugins; left out, the installed ones, and those that lie in the folder.
+    pipeline, inputs: the model, as for `apply`. By default, a model with the same configs and
+        random weights.
+    host: plugins. By default, the installed ones and those in the folder.
 
-    Steps before it run too, unmeasured; those after it do not.
+    Earlier steps run too, unmeasured; later ones do not.
 
     >>> import compilekit as ck
     >>> ck.replay("no-such-folder", progress=False)

@@ -25,19 +25,19 @@ def load(
     host: Host | None = None,
     progress: bool = True,
 ) -> Any:
-    """Make a bundle ready: an ordinary pipeline, whose compiled parts need no compiler.
+    """Load a bundle: an ordinary pipeline, whose compiled parts need no compiler.
 
-    device: which one, where there are several: "cuda:1".
-    on_mismatch: what to do where the bundle was built for another machine: raise
-        `MismatchError`, or run its weights "eager", without the compiled code, with a warning.
-    on_uncovered: what a call does that no part was compiled for: raise `UncoveredCallError`, or
-        run "eager"; `bundle_of(pipeline).counts()` says how often.
-    check: compare the digests of "all" files, or of the "code" alone, which leaves weights out.
-    pipeline: the class of pipeline to load, where the bundle is a whole pipeline whose components
-        serve others too: "StableDiffusionXLImg2ImgPipeline".
-    trust: public keys (PEM files); the bundle must be signed by one of them, as it is now. Where
-        the environment variable `COMPILEKIT_TRUST` names keys, this is always so.
-    host: plugins; left out, the installed ones.
+    device: the device, if there are several: "cuda:1".
+    on_mismatch: if the bundle was built for another machine, raise `MismatchError` ("error"), or
+        warn and run its weights without the compiled code ("eager").
+    on_uncovered: if a call has a size that was not compiled, raise `UncoveredCallError`
+        ("error"), or run it in Python ("eager"); `bundle_of(pipeline).counts()` counts them.
+    check: compare the digests of "all" files, or only of the "code", without weights.
+    pipeline: the pipeline class to load, if the bundle is a whole pipeline whose components fit
+        several classes: "StableDiffusionXLImg2ImgPipeline".
+    trust: public keys (PEM files); one of them must have signed the bundle as it is now. The
+        environment variable `COMPILEKIT_TRUST` names keys for every load.
+    host: plugins. By default, the installed ones.
 
     Compiled parts are native code: load only bundles that you trust.
 
@@ -63,7 +63,7 @@ def load(
 
 
 def bundle_of(pipeline: Any) -> Loaded:
-    """What a pipeline that `load` gave back knows of its bundle: its manifest, and its calls.
+    """The bundle that a pipeline was loaded from: its manifest, and counts of its calls.
 
     >>> import compilekit as ck
     >>> ck.bundle_of(3)

@@ -1,4 +1,4 @@
-"""The functions of the public API that look into a recipe on a model: what breaks, gains, fits."""
+"""The verbs that study a recipe on a model: `bisect`, `explain`, `largest_batch`, `bench`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def bisect(
 ) -> Blame:
     """Find the step of a recipe, its component and block that breaks a budget or a check.
 
-    make: gives a fresh pipeline or module each time it is called; or a folder or hub id, which is
-        loaded each time. Left out, the recipe's `model:`.
-    check: is given the sample's output, and says whether it is good. Left out, the budgets of
+    make: a function that returns a fresh pipeline or module; or a folder or hub id, which is
+        loaded for each trial. By default, the recipe's `model:`.
+    check: gets the sample's output, and returns whether it is good. By default, the budgets of
         the steps and of the recipe's `verify` decide.
     inputs, host, progress: as for `apply`.
 
@@ -70,13 +70,15 @@ def explain(
     host: Host | None = None,
     progress: bool = True,
 ) -> Explanation:
-    """Run a recipe, and tell what its steps really did: which gained, which did nothing, and why.
+    """Run a recipe, and explain what each step did: which gained, which did nothing, and why.
 
-    recipe, pipeline, inputs, progress: as for `apply`. Broken budgets are told, and stop nothing.
-    leave_out: run the recipe again without each step that a later one compiles, since its time
-        can be told only so. The model is loaded anew each time: `pipeline` must not be an object.
+    recipe, pipeline, inputs, progress: as for `apply`. A broken budget is shown and does not stop
+        the run.
+    leave_out: for each step that a later step compiles, run the recipe again without it. That is
+        the only way to know its gain. The model is loaded again each time, so `pipeline` must not
+        be an object.
 
-    Times are measured in turn with a copy of the model as loaded, which must fit beside it.
+    Times are measured in turn with a copy of the model as loaded. Both must fit in memory.
 
     >>> import compilekit as ck
     >>> import torch
@@ -113,19 +115,19 @@ def largest_batch(
     host: Host | None = None,
     progress: bool = True,
 ) -> Batches:
-    """Find the largest batch that fits, and the one that gives most each second.
+    """Find the largest batch that fits, and the one with the highest throughput.
 
-    make: a folder or hub id; or a function that gives the model, from a module that can be
-        imported. Left out, the recipe's `model:`. Each trial is a process of its own, which
-        applies the recipe and runs the sample in one batch; so it may be killed.
-    memory: what a trial may take, "8 GB" or "90%" of what there is; left out, all of a GPU, or
-        what the machine has free.
-    limit: the largest batch to try. timeout: the seconds that a trial may take.
+    make: a folder or hub id; or a function that makes the model, from a module that can be
+        imported. By default, the recipe's `model:`. Each trial runs in its own process, which
+        applies the recipe and runs the sample in one batch. It may be killed.
+    memory: the limit of a trial: "8 GB", or "90%" of the memory. By default, all of a GPU, or
+        the machine's free memory.
+    limit: the largest batch to try. timeout: the time limit of a trial, in seconds.
     inputs, host, progress: as for `apply`.
     on_trial: called after each trial.
 
-    Raises `MachineError` if not even a batch of one fits; what a trial raises for another reason
-    than memory ends the search.
+    Raises `MachineError` if not even a batch of one fits. Any other error of a trial ends the
+    search.
 
     >>> import compilekit as ck
     >>> ck.largest_batch("sd/cpu", limit=0)
@@ -162,10 +164,10 @@ def bench(
 ) -> Bench:
     """Apply a recipe, and measure its result: the latency of one, the throughput of a batch.
 
-    recipe, pipeline, inputs, host, progress: as for `apply`; budgets are looked at first.
-    batches: how many prompts (of a plain module, rows of inputs) to run the sample with. Steps that
-        warm up for the recipe's `shapes:` do so for these too.
-    runs: how many runs of each are timed, after one that is told apart.
+    recipe, pipeline, inputs, host, progress: as for `apply`. Budgets are checked first.
+    batches: numbers of prompts, or of rows of a plain module's inputs. Steps that warm up for
+        the recipe's `shapes:` warm up for these too.
+    runs: how many runs of each batch are timed, after a first one that is shown separately.
 
     >>> import compilekit as ck
     >>> ck.bench("sd/cpu", batches=[0])
@@ -189,12 +191,12 @@ def preflight(
     host: Host | None = None,
     progress: bool = True,
 ) -> list[str]:
-    """Run the checks of a step that exports the whole pipeline, and compile nothing to keep.
+    """Run the checks of a step that exports the whole pipeline, without compiling.
 
-    level: the one to run; left out, all of them, the quickest first.
+    level: the check to run. By default, all checks, the quickest first.
     recipe, pipeline, force, host, progress: as for `build`.
 
-    Gives what they noted, and raises what they find.
+    Returns the notes of the checks. Raises an error if a check fails.
 
     >>> import compilekit as ck
     >>> ck.preflight(ck.Recipe.from_steps("precision{dtype=bfloat16}"), progress=False)

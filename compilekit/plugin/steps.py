@@ -1,8 +1,7 @@
-"""The words that a plugin and the host share about a step: what it is, needs, does and did.
+"""The classes with which a plugin describes a step and answers the host. Light: no torch.
 
-Everything here is light: no torch. A plugin describes itself with `StepDescription`, says
-what it does to a component with `Effects`, and answers with a `StepResult`, or with a `Part` where
-it compiles ahead of time. What it may ask for meanwhile stands in `contexts`.
+A plugin describes its step with `StepDescription` and `Effects`. `optimize_model` returns a
+`StepResult`; `export` returns a `Part`. What a hook may ask for while it runs is in `contexts`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ FRESH = frozenset({"plain_linear_weights", "stock_state_dict"})
 
 
 class Options(BaseModel):
-    """Base of a step's options: unknown keys are errors, values are not changed afterwards.
+    """Base class of a step's options. Unknown keys are errors; values cannot be changed.
 
     >>> import compilekit as ck
     >>> class Prune(ck.Options):
@@ -45,9 +44,9 @@ class Effects:
 
     changes: one or more of the kinds in `CHANGES`.
     needs: properties that the component must have when the step runs.
-    gives, removes: properties that it has, or no longer has, afterwards.
-    conflicts: properties that it must not have when the step runs.
-    needs_later: properties that a later step must give it ("compiled", say).
+    gives, removes: properties that the component gains or loses.
+    conflicts: properties that the component must not have when the step runs.
+    needs_later: properties that a later step must give, for example "compiled".
 
     >>> import compilekit as ck
     >>> ck.Effects(changes=frozenset({"weights"})).needs
@@ -74,29 +73,29 @@ def effects(*changes: Change, **properties: Iterable[str]) -> Effects:
 
 @dataclass(frozen=True, kw_only=True)
 class StepDescription:
-    """What the host knows of a step without running it. Static and light: no torch.
+    """What the host knows about a step without running it. It must not import torch.
 
     help: one line for `compilekit plugins` and the manual.
     options: the model of its options; derive it from `Options`.
     effects: a pure function of the options and the target's device.
     targets: the devices that it supports; empty means all.
     packages: distributions that it needs when it runs, beyond those of the core.
-    extra: the extra of compilekit (or of the plugin's own package) that brings them.
+    extra: the extra of compilekit (or of the plugin's own package) that installs them.
     budget: how far the step may move a component's outputs, as relative L2 error.
-    components: "required" if a recipe must name them, "optional" if leaving them out means
-        the whole pipeline.
+    components: "required" if a recipe must name them; "optional" if a step without components
+        works on the whole pipeline.
     exports: whether the plugin implements `export` and `load_compiled`.
-    sizes: what a part can serve with these options, one of `SIZES`; "fixed" if left out.
-    check: reasons, as sentences, why these options make no sense for a device or purpose.
-    judge: how bad it is for the step's parts that a field of the fingerprint differs: called
-        with the field's name, its value when the part was built, and its value here. None, or
-        an answer of None, leaves it to compilekit.
-    reads: the files, folders and hub ids that the step reads with these options, so that a bundle
-        in the build cache is not used again when one of them is another by now.
-    whole: for a step that exports the whole pipeline at once, in place of entry points: how.
-    prepare: called with the options and the purpose once the plan stands, before compilekit loads
-        torch and looks for the device. What a vendor's driver reads only while it is imported is
-        set here, and the driver imported. It raises `MachineError` where that cannot be done.
+    sizes: which calls a part serves with these options, one of `SIZES`; "fixed" by default.
+    check: returns reasons, as sentences, why these options do not work for a device or purpose.
+    judge: how bad a difference of the fingerprint is for the step's parts. It is called with the
+        field's name, its value when the part was built, and its value here. If it is left out or
+        returns None, compilekit decides.
+    reads: the files, folders and hub ids that the step reads with these options. A bundle in the
+        build cache is not used if one of them has changed.
+    whole: set if the step exports the whole pipeline in place of entry points.
+    prepare: called with the options and the purpose after planning, before compilekit imports
+        torch and looks for the device. Use it to set what a driver reads during its import, and
+        to import the driver. It raises `MachineError` if that fails.
     variables: beginnings of the names of environment variables that its compiled code depends on,
         "MYCHIP_" for example. Their values are part of the build cache's key.
     move: moves a pipeline to the one device in `targets`, if `pipeline.to(device)` is not enough.
@@ -132,21 +131,20 @@ class StepDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """How a step that exports the whole pipeline fits into builds, bundles and commands.
+    """How a step exports the whole pipeline, for builds, bundles and commands.
 
-    All functions are light: they load neither torch nor a vendor's library.
+    None of these functions may import torch or a vendor's library.
 
-    fingerprint: the versions and the hardware here that its code depends on, by name. They stand
-        in the manifest beside the machine's own, and are compared when the bundle is loaded.
-    missing: why its bundles cannot be loaded in this process, as a sentence; empty if they can.
-    ingredients: what its result is made of that is in neither the model, the options nor what the
-        step `reads`: versions of a compiler that runs elsewhere. It is part of the cache's key; an
-        answer of None means that it cannot be told, and nothing is cached.
+    fingerprint: the versions and hardware on this machine that its code depends on, by name. The
+        manifest holds them beside the machine's own; loading compares them.
+    missing: why this process cannot load its bundles, as a sentence; empty if it can.
+    ingredients: other inputs of the result, for example versions of a compiler that runs
+        elsewhere. They are part of the build cache's key. If it returns None, nothing is cached.
     preflight: the names of its checks before the compiler runs, the quickest first.
-    inspect: lines about a folder that it compiled, without a bundle around it; none if it did not.
-    doctor: what this machine has and lacks: rows of what, state ("ok" or "absent"), what was
+    inspect: lines about a folder that the step compiled; none about any other folder.
+    doctor: what this machine has and lacks, as rows of name, state ("ok" or "absent"), what was
         found, and advice.
-    shapes: whether it makes use of the recipe's `shapes:`, which are refused otherwise.
+    shapes: whether the step uses the recipe's `shapes:`. If not, they are refused.
 
     >>> import compilekit as ck
     >>> ck.Whole(fingerprint=lambda: {"compiler": "2.1"}, missing=lambda: "").preflight
@@ -164,7 +162,7 @@ class Whole:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedStep:
-    """One step of a plan: checked, and resolved against its plugin's description.
+    """One checked step of a plan.
 
     >>> import compilekit as ck
     >>> ck.plan(ck.Recipe.from_steps("precision{dtype=bfloat16}")).steps[0].key
@@ -191,15 +189,15 @@ class PlannedStep:
 class StepResult:
     """What a step did, per component.
 
-    matched: what the step found to work on (module names; counts are shown).
-    changed: what of that it changed.
-    skipped: what it left alone, and why.
+    matched: the modules that the step could work on, by name.
+    changed: the modules that it changed.
+    skipped: the modules that it left alone, and why.
     details: anything else worth a line in the report.
     kept_state: process-global settings that must stay after the step, and why. Keys are names
         such as "torch.float32_matmul_precision", or patterns with `*`. All others are restored.
-    not_savable: components that a folder can no longer hold from now on, and why.
-    late_details: called after the sample's last run; what it returns joins `details`.
-    remembered: plain values that a step with the effect "runtime" wants back, as
+    not_savable: components that `save_pretrained` can no longer write, and why.
+    late_details: called after the sample's last run; its result is added to `details`.
+    remembered: plain values that a step with the effect "runtime" gets back, as
         `context.remembered`, when it runs again on a loaded bundle.
 
     >>> import compilekit as ck
@@ -219,20 +217,20 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """What `export` made of one entry point and one signature; its files are in `destination`.
+    """The result of `export`: one entry point for one signature. Its files are in `destination`.
 
-    constants: the tensors that the compiled code reads, by its own names for them. Those of the
-        model are stored once in the bundle, however many parts read them.
-    packed: names of the entry point's weights whose values are in the part's own files, in a
-        form of its own, so that the bundle need not hold them again.
-    details: plain values (what JSON can hold) that `load_compiled` will need.
+    constants: the tensors that the compiled code reads, under the names that it uses. A tensor of
+        the model is stored once in the bundle, even if many parts read it.
+    packed: names of the entry point's weights whose values are in the part's own files. The
+        bundle does not store them again.
+    details: plain values (that JSON can hold) for `load_compiled`.
 
-    Of a whole pipeline there are no constants, but:
+    A whole pipeline has no constants. It may have:
 
-    fingerprint: what it was compiled with, where that was not this process.
-    reference: the sample's pictures as the pipeline draws them that is not compiled: an array of
-        floats of shape (N, H, W, C).
-    drawn: the same pictures, as the compiled one draws them; None where it cannot run here.
+    fingerprint: what compiled it, if that was another process.
+    reference: the sample's images from the uncompiled pipeline: an array of floats of shape
+        (N, H, W, C).
+    drawn: the same images from the compiled pipeline; None if it cannot run on this machine.
 
     >>> import compilekit as ck
     >>> ck.Part(details={"file": "code.so"}).details["file"]
@@ -249,15 +247,14 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredPart:
-    """A part as `load_compiled` gets it back, every file checked.
+    """A part as `load_compiled` gets it. Every file has been checked.
 
-    folder: where its files lie.
-    constants: the tensors to read, by the names that `export` gave them, on the device. They
-        stay alive and where they are for as long as the part is in use.
-    details: what `export` left for it.
-    device: where it runs, with its index; of a whole pipeline, the CPU.
-    pipeline: of a whole pipeline: the class that the caller wants, in place of the one that was
-        compiled, where several share their components; empty for that one.
+    folder: the folder with its files.
+    constants: the tensors to read, on the device, under the names that `export` used. They keep
+        their memory while the part is in use.
+    details: the `details` that `export` returned.
+    device: where the part runs, with an index; for a whole pipeline, the CPU.
+    pipeline: for a whole pipeline, the class to load if it is not the compiled one; else empty.
 
     >>> import compilekit as ck
     >>> ck.StoredPart.__name__

@@ -94,7 +94,7 @@ class RecipeData(BaseModel):
             return Location("<recipe>")
         return self._document.locate(path)
 
-    def placed(self, document: Document, steps: Sequence[StepEntry]) -> Self:
+    def placed(self: R, document: Document, steps: Sequence[StepEntry]) -> R:  # noqa: PYI019
         """The recipe with its steps, and where each value was written."""
         self._document = document
         return self.model_copy(update={"steps": tuple(steps)})
