@@ -53,10 +53,10 @@ def built(tmp_path_factory):
     return folder, answer
 
 
-def load(built, name, tmp_path, environment=None):
+def load(built, name, tmp_path, environment=None, before=""):
     folder = built[0]
     out = str(tmp_path / "got.npz")
-    code = LOAD
+    code = before + LOAD
     answer = session(tmp_path, code, environment, BUNDLE=str(folder / name), OUT=out)
     want, got = (np.load(path) for path in (folder / "want.npz", out))
     return answer, max(float(np.abs(want[key] - got[key]).max()) for key in want)
@@ -74,9 +74,9 @@ def test_a_build_keeps_recipes_of_the_warm_up_and_leaves_this_process_alone(buil
     }
     assert recipes == 8
     assert stamps == {
-        "synapse": "1.24.0",
+        "synapse": "1.24.9",
         "hpu_driver": "1.24.0-standin",
-        "hpu_plugin": "1.24.0+standin",
+        "hpu_plugin": "1.24.9+standin",
         "hpu_torch": stamps["hpu_torch"],
         "hpu": "gaudi2",
     }
@@ -122,7 +122,7 @@ def test_another_machine_is_refused_by_name_or_compiled_for(built, tmp_path, nam
 
 @pytest.mark.parametrize("stamp", ["synapse", "hpu_driver", "hpu_plugin", "hpu_torch", "hpu"])
 def test_each_stamp_is_compared(built, tmp_path, monkeypatch, stamp):
-    from compilekit_plugins.gaudi import bundle, machine
+    from compilekit_plugins.gaudi import bundle
     from compilekit_plugins.gaudi.options import Gaudi
 
     stamps = built[1][-1]
@@ -130,9 +130,8 @@ def test_each_stamp_is_compared(built, tmp_path, monkeypatch, stamp):
         folder=built[0] / "strict",
         device=None,
         constants={},
-        details={"standin": True, "stamps": {**stamps, stamp: "another"}},
+        details={"stamps": {**stamps, stamp: "another"}},
     )
-    monkeypatch.setenv(machine.STANDIN, "1")
     monkeypatch.setattr(bundle.packages, "stamps", lambda: stamps)
     with pytest.raises(ck.MismatchError) as caught:
         bundle.load(part, Gaudi(), "steps[0].gaudi")
@@ -153,12 +152,24 @@ def test_recipes_that_do_not_serve_are_noticed(built, tmp_path):
     assert "8 of its graphs were compiled anew, though the stack is the one that built it" in answer
 
 
+REAL = """
+    from compilekit_plugins.gaudi.worker import packages
+    found, real = packages.version, {packages.PLUGIN: "1.24.0.535", "torch": "2.10.0+hpu.git1"}
+    packages.version = lambda name: real.get(name) or found(name)
+"""
+
+
 def test_what_was_made_over_the_stand_in_is_refused_outside_of_tests(built, tmp_path):
-    code = "answer = raised(ck.load, BUNDLE, progress=False)"
-    environment = {"COMPILEKIT_GAUDI_STANDIN": ""}
-    answer = session(tmp_path, code, environment, BUNDLE=str(built[0] / "strict"))
-    assert answer.startswith("BundleError")
-    assert "it was made with the stand-in of compilekit's own tests" in answer
+    code = f"{REAL}\n    answer = raised(ck.load, BUNDLE, progress=False)"
+    answer = session(tmp_path, code, BUNDLE=str(built[0] / "strict"))
+    assert answer.startswith("MismatchError")
+    assert "SynapseAI: built with 1.24.9, here 1.24.0" in answer
+    assert "habana-torch-plugin: built with 1.24.9+standin, here 1.24.0.535" in answer
+    # Where the recipe allows it, all is compiled for that machine: no recipe is looked at.
+    (warm, _, _, warned), apart = load(built, "lenient", tmp_path, before=REAL)
+    assert apart < CLOSE
+    assert (warm["compilations"], warm["hits"], warm["captures"]) == (8, 0, 8)
+    assert "built with 1.24.9+standin, here 1.24.0.535" in warned[0]
 
 
 def test_without_the_driver_package_loading_ends_with_the_reason(built):

@@ -332,12 +332,15 @@ def test_a_driver_that_was_imported_with_the_right_settings_is_taken(there):
     answer = there(
         """
         import habana_frameworks.torch
+        waited = []
+        torch.hpu.synchronize = lambda: waited.append(True)
         model, row = plain()
-        answer = [model.forward.counts.to_dict()["captures"], row["environment"]]
+        captures = model.forward.counts.to_dict()["captures"]
+        answer = [captures, row["environment"], bool(waited)]
         """,
         {"PT_HPU_LAZY_MODE": "1", "PT_HPU_ENABLE_CACHE_METRICS": "1"},
     )
-    assert answer == [1, {}]
+    assert answer == [1, {}, True]
 
 
 def test_migration_that_is_on_is_refused(there):

@@ -39,11 +39,13 @@ from compilekit.subject.model import Model
 FORMAT = 1
 
 VARIABLES = (
-    "TORCH", "PYTORCH", "AOT", "TRITON", "CUDA", "NVIDIA", "CUBLAS", "CUDNN", "NEURON", "XLA",
-    "PT_", "DIFFUSERS", "HABANA", "GC_", "HIP", "ROC", "OMP_", "MKL_", "KMP_", "ONEDNN", "DNNL",
-    "ATEN", "CC", "CXX", "CPATH", "CPLUS", "LD_", "LIBRARY_PATH",
+    "TORCH", "PYTORCH", "ATEN", "CUDA", "CUBLAS", "CUDNN", "DIFFUSERS", "OMP_", "MKL_", "KMP_",
+    "ONEDNN", "DNNL", "CC", "CXX", "CPATH", "CPLUS", "LD_", "LIBRARY_PATH",
 )  # fmt: skip
-"""Beginnings of the environment variables that compilers and their libraries look at."""
+"""Beginnings of the environment variables that torch, diffusers and C++ compilers read.
+
+A step's description adds those of its own compiler.
+"""
 
 PLACES = ("CACHE", "_DIR", "TMP", "TEMP", "LOG", "TRACE")
 """Words in the names of variables that hold paths, which do not change the result."""
@@ -238,7 +240,7 @@ def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
         "versions": environment.versions(),
         "needed": {name: environment.installed_version(name) or "" for name in sorted(needed)},
         "compilekit": source_digest(package),
-        "variables": variables(),
+        "variables": variables(steps),
         "compiler": _compiler(),
         "attention": active_attention_backend(),
         "settings": settings,
@@ -251,12 +253,13 @@ def _is_plain(value: object) -> bool:
     return " at 0x" not in text and os.sep not in text
 
 
-def variables() -> dict[str, str]:
-    """The environment variables that matter to what is compiled."""
+def variables(steps: Iterable[PlannedStep]) -> dict[str, str]:
+    """The environment variables that matter to what these steps compile."""
+    read = (*VARIABLES, *(each for step in steps for each in step.description.variables))
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(VARIABLES) and not any(place in name for place in PLACES)
+        if name.startswith(read) and not any(place in name for place in PLACES)
     }
 
 

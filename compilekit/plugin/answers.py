@@ -11,6 +11,7 @@ from compilekit.base.words import DEVICES
 from compilekit.plugin.steps import Part, StepDescription, StepResult, Whole
 
 RESERVED = {"components", "allow_no_match", "budget"}
+FUNCTIONS = ("check", "judge", "sizes", "reads", "prepare", "move", "wait")
 
 
 def shown(value: object) -> str:
@@ -31,21 +32,23 @@ def bad_description(description: object) -> str:
 
 
 def _faults(description: StepDescription) -> list[str]:
-    targets, budget, packages = description.targets, description.budget, description.packages
+    targets, budget = description.targets, description.budget
     unknown = sorted(set(targets) - set(DEVICES)) if is_names(targets) else []
     is_number = isinstance(budget, int | float) and not isinstance(budget, bool)
-    listed = isinstance(packages, tuple) and all(isinstance(name, str) for name in packages)
+    moves = description.move is not None or description.wait is not None
+    many = moves and is_names(targets) and len(targets) != 1
+    given = {name: getattr(description, name) for name in FUNCTIONS}
+    names = {name: getattr(description, name) for name in ("packages", "variables")}
     return [
         "" if isinstance(description.help, str) else "help must be a line of text",
         _bad_options(description.options),
         "" if is_names(targets) else "targets must be a set of names",
         f'"{unknown[0]}" is no target; targets are {", ".join(DEVICES)}' if unknown else "",
         "" if is_number and budget > 0 else f"the budget must be above 0, not {budget!r}",
-        "" if listed else "packages must be a tuple of names",
+        *(f"{k} must be a tuple of names" for k, v in names.items() if not _is_tuple(v)),
         "" if callable(description.effects) else "effects must be a function",
-        "" if callable(description.check or len) else "check must be a function",
-        "" if callable(description.judge or len) else "judge must be a function",
-        "" if callable(description.sizes or len) else "sizes must be a function",
+        *(f"{k} must be a function" for k, v in given.items() if v is not None and not callable(v)),
+        "`move` and `wait` need exactly one target" if many else "",
         "" if isinstance(description.whole, Whole | None) else "whole must be a Whole",
     ]
 
@@ -111,6 +114,10 @@ def _is_json(value: object) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _is_tuple(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
 
 
 def _is_list(value: object) -> bool:

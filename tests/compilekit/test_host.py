@@ -149,12 +149,25 @@ def test_a_file_that_does_not_exist_is_named(tmp_path):
             'ck.StepDescription(help="", options=Nothing, effects=None, targets={"gpu"})',
             'describe: "gpu" is no target; targets are cpu, cuda, hpu, neuron, mps, xpu',
         ),
+        ("described(variables='HPU_')", "describe: variables must be a tuple of names"),
+        ("described(variables=('HPU_', ''))", "describe: variables must be a tuple of names"),
+        *(
+            (f"described(targets={{'hpu'}}, {name}='hpu')", f"describe: {name} must be a function")
+            for name in ("check", "judge", "sizes", "reads", "prepare", "move", "wait")
+        ),
+        ("described(move=print)", "describe: `move` and `wait` need exactly one target"),
+        (
+            "described(targets={'hpu', 'cuda'}, wait=print)",
+            "describe: `move` and `wait` need exactly one target",
+        ),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(write, answer, complaint):
     code = f"""
     import compilekit as ck
     class Nothing(ck.Options): pass
+    def described(**more):
+        return ck.StepDescription(help="", options=Nothing, effects=print, **more)
     @ck.hookimpl
     def describe(): return {answer}
     @ck.hookimpl

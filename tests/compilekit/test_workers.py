@@ -90,6 +90,53 @@ def test_a_fault_that_the_worker_knows_is_told_in_one_sentence(worker):
     assert str(caught.value) == "worker: there is too little memory"
 
 
+@pytest.fixture
+def bare(write, monkeypatch):
+    """An interpreter without compilekit, and without any other package."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    path = write("python", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_faults_are_there_for_an_interpreter_without_compilekit(worker, bare):
+    text = """
+        import importlib.util
+        from compilekit.workers.faults import MachineFault
+        def run(request, say):
+            for name in ("compilekit.errors", "pydantic"):
+                assert importlib.util.find_spec(name) is None, name
+            raise MachineFault("there is too little memory")
+        """
+    with pytest.raises(ck.MachineError) as caught:
+        worker(text, python=bare)
+    assert str(caught.value) == "worker: there is too little memory"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_grave_ends_a_worker_unless_it_is_forced(worker, bare, force):
+    text = """
+        from compilekit.workers.faults import check_machine
+        def run(request, say):
+            found = [(False, "the driver is older"), (True, "no device"), (True, "no memory")]
+            check_machine(found, lambda text: say(text, note=True), force=request["force"])
+            return {"done": True}
+        """
+    noted = []
+    ask = {"request": {"force": force}, "python": bare, "note": noted.append}
+    if force:
+        assert worker(text, **ask) == {"done": True}
+        assert noted == ["the driver is older", "no device", "no memory"]
+        return
+    with pytest.raises(ck.MachineError) as caught:
+        worker(text, **ask)
+    assert noted == ["the driver is older"]
+    assert str(caught.value) == (
+        "worker: this machine will not do:\n  no device\n  no memory\n"
+        "`--force` goes on all the same"
+    )
+
+
 def test_a_worker_that_ends_without_a_result_is_an_error(worker):
     with pytest.raises(ck.WorkerError, match="ended with exit code 7 and no result"):
         worker("import os\ndef run(request, say): os._exit(7)")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +78,20 @@ def test_shapes_may_stand_in_a_build_and_nothing_comes_after():
     assert ck.plan(ck.Recipe.parse(json.dumps(text)), for_="build").whole is not None
 
 
+def test_a_pipeline_is_moved_without_migration_and_its_device_waited_for(monkeypatch):
+    host, calls = ck.load_host(), []
+    to = SimpleNamespace(to=lambda *args, **kwargs: calls.append((args, kwargs)))
+    host.mover("hpu")(to)
+    assert calls == [(("hpu",), {"hpu_migration": False})]
+    assert (host.mover("cuda"), host.waits("cuda")) == (None, ())
+    (wait,) = host.waits("hpu")
+    wait()
+    hpu = SimpleNamespace(is_available=lambda: True, synchronize=lambda: calls.append("waited"))
+    monkeypatch.setattr(torch, "hpu", hpu, raising=False)
+    wait()
+    assert calls[1:] == ["waited"]
+
+
 def test_without_the_driver_package_apply_says_where_it_comes_from():
     recipe = ck.Recipe.from_steps("gaudi", device="hpu", sample={"prompt": "a cat"})
     with pytest.raises(ck.MachineError) as caught:
@@ -84,7 +100,7 @@ def test_without_the_driver_package_apply_says_where_it_comes_from():
         "steps[0].gaudi: habana-torch-plugin is not installed: it comes with Intel's Gaudi "
         "container or installer, with a torch of its own: no package index has it"
     )
-    assert "PT_HPU_LAZY_MODE" not in machine.os.environ
+    assert "PT_HPU_LAZY_MODE" not in os.environ
 
 
 def test_both_named_configurations_come_along():
@@ -133,8 +149,8 @@ def test_what_was_set_is_put_back_where_the_driver_cannot_be_imported(monkeypatc
     monkeypatch.setenv("PT_HPU_LAZY_MODE", "2")
     with pytest.raises(MachineFault, match="habana-torch-plugin is not installed"):
         environment.set_up({"PT_HPU_LAZY_MODE": "1", "PT_HPU_ENABLE_CACHE_METRICS": "1"})
-    assert machine.os.environ["PT_HPU_LAZY_MODE"] == "2"
-    assert "PT_HPU_ENABLE_CACHE_METRICS" not in machine.os.environ
+    assert os.environ["PT_HPU_LAZY_MODE"] == "2"
+    assert "PT_HPU_ENABLE_CACHE_METRICS" not in os.environ
 
 
 def test_op_lists_of_the_same_content_are_not_too_late(monkeypatch, tmp_path, write):

@@ -17,12 +17,13 @@ HERE = Path(__file__).parent
 STANDIN = HERE.parent / "standin_gaudi"
 
 ENVIRONMENT = {
-    "PYTHONPATH": os.pathsep.join([str(STANDIN), str(HERE.parent)]),
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(STANDIN), str(HERE.parent), os.environ.get("PYTHONPATH")])
+    ),
     # optimum-habana asks `pip` for the driver package's version, and hl-smi for the driver's.
     "PATH": os.pathsep.join(
         [str(STANDIN / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     ),
-    "COMPILEKIT_GAUDI_STANDIN": "1",
     "COMPILEKIT_REPRO": "",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",

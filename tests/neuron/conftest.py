@@ -19,9 +19,8 @@ STANDIN = HERE.parent / "standin_neuron"
 
 SAMPLE = {"prompt": "a cat", "num_inference_steps": 2, "seed": 7}
 ENVIRONMENT = {
-    "PYTHONPATH": str(STANDIN),
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(STANDIN), os.environ.get("PYTHONPATH")])),
     "USE_TORCH_XLA": "0",
-    "COMPILEKIT_NEURON_STANDIN": "1",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }

@@ -132,25 +132,40 @@ def test_what_the_stand_in_made_is_refused_outside_of_tests(bundles, there):
     bundle = bundles("four").path
     found = there(
         """
-        import os
-        del os.environ["COMPILEKIT_NEURON_STANDIN"]
+        from compilekit_plugins.neuron.worker import packages
+        standin, real = packages.version, {"neuronx-cc": "2.21.33363.0+82129205"}
+        packages.version = lambda name: real.get(name) or standin(name)
         answer = raised(load, bundle)
         """,
         bundle=str(bundle),
     )
     assert found == (
-        f"BundleError: {bundle}: it was made with the stand-in of compilekit's own tests, so there "
-        "is no compiled code in it: build it with the real SDK"
+        f"MismatchError: {bundle} was built for another machine:\n"
+        "  fatal: neuronx-cc: built with 999.0.0.0+standin, here 2.21.33363.0+82129205; load it on "
+        "a machine like that, or build the bundle again here"
     )
+
+
+def test_without_a_device_a_compiled_pipeline_is_not_loaded(bundles, there):
+    bundle = bundles("four").path
+    found = there(
+        """
+        import compilekit_plugins.neuron as step
+        step.has_device = lambda: False
+        answer = raised(load, bundle)
+        """,
+        bundle=str(bundle),
+    )
+    assert found.startswith(f"MachineError: {bundle}: there is no Neuron device here; aws-neuronx")
 
 
 def test_a_newer_compiler_s_code_is_refused_by_name(bundles, there, tmp_path):
     folder = shutil.copytree(bundles("four").path, tmp_path / "newer")
     path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"2.21.33363.0+standin"', '"2.99.1+standin"'))
+    path.write_text(path.read_text().replace('"999.0.0.0+standin"', '"999.1.1+standin"'))
     found = there("answer = raised(load, bundle)", bundle=str(folder))
     assert found.splitlines()[1] == (
-        "  fatal: neuronx-cc: built with 2.99.1+standin, here 2.21.33363.0+standin; load it on a "
+        "  fatal: neuronx-cc: built with 999.1.1+standin, here 999.0.0.0+standin; load it on a "
         "machine like that, or build the bundle again here"
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
+from compilekit_plugins import elsewhere
 from compilekit_plugins.gaudi import machine
 from compilekit_plugins.gaudi.guard import watched
 from compilekit_plugins.gaudi.stage import request_of
@@ -39,16 +39,8 @@ def build(model: Model, options: Gaudi, destination: Path, context: ck.WholeCont
         context.progress("drawing the sample with stock diffusers, on the CPU")
         reference = getattr(context.run(context.sample), "images", None)
     request = request_of(model, options, destination, context)
-    answer = ck.run_worker(
-        WORKER,
-        request,
-        python=machine.python_of(options.python) if options.engine == "optimum" else sys.executable,
-        folder=context.scratch,
-        key=context.step.key,
-        say=context.progress,
-        note=context.note,
-        time_limit=options.time_limit,
-    )
+    python = machine.python_of(options.python) if options.engine == "optimum" else sys.executable
+    answer = elsewhere.answer(WORKER, request, python, context, options.time_limit)
     if context.preflight:
         return ck.Part()
     drawn = answer["drawn"]
@@ -63,7 +55,6 @@ def build(model: Model, options: Gaudi, destination: Path, context: ck.WholeCont
             "graphs": answer["report"].get("graphs", {}),
             "seconds_to_warm_up": answer["seconds_to_warm_up"],
             "seconds_after": drawn.get("seconds", 0.0),
-            "standin": packages.is_standin(answer["stamps"]),
         },
         fingerprint=answer["stamps"],
         reference=reference,
@@ -73,11 +64,6 @@ def build(model: Model, options: Gaudi, destination: Path, context: ck.WholeCont
 
 def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
     """Make a bundle ready, or say why its recipes do not fit."""
-    if part.details["standin"] and not os.environ.get(machine.STANDIN):
-        raise ck.BundleError(
-            f"{part.folder}: it was made with the stand-in of compilekit's own tests, so there is "
-            "no compiled code in it: build it on a Gaudi"
-        )
     is_fresh = _compare(part, options)
     cache = environment.recipes()
     if is_fresh and cache is not None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import compilekit as ck
 from compilekit.workers.faults import Fault, MachineFault
+from compilekit_plugins import elsewhere
 from compilekit_plugins.gaudi.options import Gaudi
 from compilekit_plugins.gaudi.worker import config, environment, packages
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from compilekit.steps import Purpose, Severity
 
 PYTHON = "COMPILEKIT_GAUDI_PYTHON"
-STANDIN = "COMPILEKIT_GAUDI_STANDIN"
-"""Set by the tests, which run what their stand-in has made."""
-
 STAMPS = ("synapse", "hpu_driver", "hpu_plugin", "hpu_torch", "hpu", "torch")
 
 T = TypeVar("T")
@@ -33,7 +30,7 @@ _set: dict[str, str] = {}
 
 def python_of(named: str) -> str:
     """The interpreter that builds with optimum-habana run in."""
-    return named or os.environ.get(PYTHON, "") or sys.executable
+    return elsewhere.python_of(named, PYTHON)
 
 
 def told(function: Callable[[], T], key: str = "") -> T:
@@ -76,6 +73,23 @@ def _prepare(options: Gaudi, purpose: Purpose) -> None:
     _set.update({name: variables[name] for name in before})
 
 
+def move(pipeline: Any) -> None:
+    """Move a pipeline to the HPU, and switch no migration on.
+
+    By default diffusers sets variables for the whole process, and runs code for CUDA on the HPU.
+    """
+    pipeline.to("hpu", hpu_migration=False)
+
+
+def wait() -> None:
+    """Wait for the HPU, if the driver package is imported, which makes it known to torch."""
+    import torch
+
+    hpu = getattr(torch, "hpu", None)
+    if hpu is not None and hpu.is_available():
+        hpu.synchronize()
+
+
 def kept() -> dict[str, str]:
     """The variables that stay set in this process, by the names that reports use."""
     return dict(_set)
@@ -88,15 +102,9 @@ def fingerprint() -> dict[str, str]:
 
 def missing() -> str:
     """Why a bundle cannot be loaded by this interpreter; empty if it can."""
-    return "" if packages.version(packages.PLUGIN) else _elsewhere()
-
-
-def _elsewhere() -> str:
-    other = os.environ.get(PYTHON)
-    reason = f"{sys.executable} lacks {packages.PLUGIN}: {packages.CONTAINER}"
-    if other and Path(other).resolve() != Path(sys.executable).resolve():
-        return f"{reason}. {PYTHON} names {other}: load it with that interpreter"
-    return reason
+    if packages.version(packages.PLUGIN):
+        return ""
+    return elsewhere.lacking(packages.PLUGIN, PYTHON, packages.CONTAINER)
 
 
 def judge(field: str, built: str, here: str) -> Severity | None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from compilekit.model import Model
+from compilekit_plugins.gaudi import machine
 from compilekit_plugins.gaudi.native import Native
 from compilekit_plugins.gaudi.options import Gaudi
 from compilekit_plugins.gaudi.worker import recipes
@@ -51,4 +52,5 @@ def _loaded(folder: Path, dtypes: Mapping[str, str]) -> Any:
     kinds = {name: getattr(torch, kind) for name, kind in dtypes.items()}
     with recipes.no_bars():
         subject = diffusers.DiffusionPipeline.from_pretrained(folder, **{keyword: kinds})
-    return subject.to("hpu", hpu_migration=False)
+    machine.move(subject)
+    return subject

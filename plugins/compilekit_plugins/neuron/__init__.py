@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import compilekit as ck
+from compilekit_plugins import elsewhere
 from compilekit_plugins.neuron import folder as folders
 from compilekit_plugins.neuron import ingredients as made_of
 from compilekit_plugins.neuron import machine
 from compilekit_plugins.neuron.options import Neuron, objections
-from compilekit_plugins.neuron.worker import packages
 from compilekit_plugins.neuron.worker.load import has_device
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def describe() -> ck.StepDescription:
         check=objections,
         judge=machine.judge,
         reads=made_of.files,
+        variables=("NEURON", "XLA", "PT_XLA"),
         whole=ck.Whole(
             fingerprint=machine.fingerprint,
             missing=machine.missing,
@@ -65,16 +66,8 @@ def export(model: Model, options: Neuron, destination: Path, context: ck.WholeCo
     from compilekit_plugins.neuron.stage import request_of
 
     request = request_of(model, options, destination, context)
-    answer = ck.run_worker(
-        WORKER,
-        request,
-        python=machine.python_of(options.python),
-        folder=context.scratch,
-        key=context.step.key,
-        say=context.progress,
-        note=context.note,
-        time_limit=options.time_limit,
-    )
+    python = machine.python_of(options.python)
+    answer = elsewhere.answer(WORKER, request, python, context, options.time_limit)
     if context.preflight:
         return ck.Part()
     return _part(options, answer)
@@ -86,17 +79,15 @@ def _part(options: Neuron, answer: dict[str, Any]) -> ck.Part:
     def pictures(name: str) -> Any:
         return np.load(answer[name]["file"], allow_pickle=False) if answer[name] else None
 
-    versions = answer["versions"]
     return ck.Part(
         details={
             "class": answer["class"],
             "parts": answer["seconds"],
             "fixes": answer["fixes"],
-            "standin": packages.is_standin(versions),
             "seconds_before": answer["reference"].get("seconds", 0.0),
             "seconds_after": answer["drawn"].get("seconds", 0.0),
         },
-        fingerprint={**versions, "neuron": options.instance_type},
+        fingerprint={**answer["versions"], "neuron": options.instance_type},
         reference=pictures("reference"),
         drawn=pictures("drawn"),
     )
@@ -105,15 +96,8 @@ def _part(options: Neuron, answer: dict[str, Any]) -> ck.Part:
 @ck.hookimpl
 def load_compiled(part: ck.StoredPart, context: ck.StepContext) -> Any:
     """Load the folder with optimum-neuron, which this interpreter has."""
-    import os
-
     options: Any = context.step.options
-    if part.details["standin"] and not os.environ.get(machine.STANDIN):
-        raise ck.BundleError(
-            f"{part.folder}: it was made with the stand-in of compilekit's own tests, so there is "
-            "no compiled code in it: build it with the real SDK"
-        )
-    if not part.details["standin"] and not has_device():
+    if not has_device():
         raise ck.MachineError(
             f"{part.folder}: there is no Neuron device here; {machine.DRIVER} bring its driver"
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import compilekit as ck
@@ -22,21 +21,10 @@ def files(options: Neuron) -> list[str]:
 
 def ingredients(options: Neuron) -> dict[str, str]:
     """The versions that the worker's interpreter has, and this one's."""
-    python = machine.python_of(options.python)
-    code = (
-        "import importlib.util as u, json, sys; "
-        "s = u.spec_from_file_location('p', sys.argv[1]); m = u.module_from_spec(s); "
-        "s.loader.exec_module(m); print(json.dumps([sys.version, m.versions()]))"
-    )
+    python, ask = machine.python_of(options.python), {"do": "versions"}
     try:
-        done = subprocess.run(  # noqa: S603 - the interpreter that the user named
-            [python, "-c", code, str(WORKER / "packages.py")],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        version, found = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        with tempfile.TemporaryDirectory() as folder:
+            found = ck.run_worker(WORKER, ask, python=python, folder=folder, time_limit=120)
+    except ck.CompilekitError as error:
         raise ck.MachineError(f"{python}: cannot be asked for its packages: {error}") from error
-    return {"interpreter": str(version), **found, "here": sys.version}
+    return {**found, "here": sys.version}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compilekit_plugins import elsewhere
 from compilekit_plugins.neuron.worker import packages
 from compilekit_plugins.neuron.worker.load import has_device
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from compilekit.steps import Severity
 
 PYTHON = "COMPILEKIT_NEURON_PYTHON"
-STANDIN = "COMPILEKIT_NEURON_STANDIN"
-"""Set by the tests, which run what their stand-in has made."""
 
 PRODUCT = Path("/sys/devices/virtual/dmi/id/product_name")
 FAMILY = {"inf2": "trn1", "trn1": "trn1", "trn1n": "trn1", "trn2": "trn2"}
@@ -31,7 +29,7 @@ DRIVER = "aws-neuronx-dkms and aws-neuronx-runtime-lib, from AWS's package repos
 
 def python_of(named: str) -> str:
     """The interpreter that the worker runs in."""
-    return named or os.environ.get(PYTHON, "") or sys.executable
+    return elsewhere.python_of(named, PYTHON)
 
 
 def instance() -> str:
@@ -53,15 +51,7 @@ def fingerprint() -> dict[str, str]:
 def missing() -> str:
     """Why a compiled pipeline cannot be loaded by this interpreter; empty if it can."""
     lacks = [*packages.absent(), *packages.placeholders()]
-    if not lacks:
-        return ""
-    other = os.environ.get(PYTHON)
-    if other and Path(other).resolve() != Path(sys.executable).resolve():
-        return (
-            f"{sys.executable} lacks {', '.join(lacks)}; {PYTHON} names {other}: load it with "
-            "that interpreter"
-        )
-    return f"{sys.executable} lacks {', '.join(lacks)}: {INSTALL}"
+    return elsewhere.lacking(", ".join(lacks), PYTHON, INSTALL) if lacks else ""
 
 
 def judge(field: str, built: str, here: str) -> Severity | None:
@@ -84,7 +74,7 @@ def judge(field: str, built: str, here: str) -> Severity | None:
 def doctor() -> Iterator[tuple[str, str, str, str]]:
     """What is here of the SDK, and how to get the rest."""
     python = python_of("")
-    if Path(python).resolve() != Path(sys.executable).resolve():
+    if elsewhere.is_other(python):
         yield "interpreter", "ok", python, f"named by {PYTHON}; its packages are not shown here"
     device = instance() if has_device() else ""
     where = "" if device else f"to run, on Inf2 or Trn1: {DRIVER}; to build, none is needed"

@@ -113,6 +113,8 @@ def describe() -> ck.StepDescription:
         budget=1e-3,
         exports=True,
         sizes=_sizes,
+        # Inductor, Triton, and the compilers for GPUs; `TORCHINDUCTOR` is torch's own.
+        variables=("AOT", "TRITON", "NVIDIA", "NVCC", "HIP", "ROC"),
     )
 
 

@@ -217,6 +217,45 @@ def test_what_changed_is_not_served(world, monkeypatch, change):
     assert world.exports() == ["model"]
 
 
+READ = {
+    "torch_compile{components=unet}": (
+        "cpu",
+        ["AOT_INDUCTOR_ENABLE_LTO", "TRITON_PTXAS_PATH", "NVCC_APPEND_FLAGS", "ROCM_HOME"],
+    ),
+    "gaudi": ("hpu", ["HABANA_VISIBLE_MODULES", "PT_HPU_LAZY_MODE", "GC_KERNEL_PATH"]),
+    "neuron{height=64, width=64}": ("neuron", ["NEURON_CC_FLAGS", "XLA_FLAGS", "PT_XLA_DEBUG"]),
+}
+"""Variables that these steps' compilers read, and a target for each step."""
+
+BY_ALL = ["TORCHINDUCTOR_FREEZING", "CUDA_HOME", "OMP_WAIT_POLICY", "CPATH", "LD_BIND_NOW"]
+PLACES = ["TRITON_CACHE_DIR", "HABANA_LOGS_DIR", "NEURON_CC_CACHE", "TORCH_LOGS"]
+
+
+@pytest.mark.parametrize("steps", READ)
+def test_the_variables_that_a_step_s_compiler_reads_are_in_the_key(steps, monkeypatch):
+    from compilekit.model import Model
+
+    device, own = READ[steps]
+    recipe = ck.Recipe.from_steps(steps, device=device, sample={"prompt": "a cat"})
+    plan, host = ck.plan(recipe, for_="build"), ck.load_host()
+    others = [name for _, names in READ.values() for name in names if name not in own]
+    for name in [*own, *BY_ALL, *PLACES, *others]:
+        monkeypatch.delenv(name, raising=False)
+    model = Model(tiny_pipeline("sd"))
+    before, variables = keys.bundle_key(plan, model, host), keys.variables(plan.steps)
+    for name in [*own, *BY_ALL, *PLACES, *others]:
+        monkeypatch.setenv(name, "7")
+    # All of `PT_` is Gaudi's, so one of Neuron's is too.
+    shared = ["PT_XLA_DEBUG"] if device == "hpu" else []
+    found = keys.variables(plan.steps)
+    assert found == {**variables, **dict.fromkeys([*own, *BY_ALL, *shared], "7")}
+    for name in [*own[1:], *BY_ALL, *shared]:
+        monkeypatch.delenv(name)
+    assert keys.bundle_key(plan, model, host) != before
+    monkeypatch.delenv(own[0])
+    assert keys.bundle_key(plan, model, host) == before
+
+
 def test_a_weight_in_a_scheduler_or_tokenizer_counts_too(world):
     world.build(RESNET, tiny_pipeline("sd"), SAMPLE)
     pipe = tiny_pipeline("sd")

@@ -1,7 +1,8 @@
 """The worker: builds on a device, in a process of its own, which no earlier import has spoilt.
 
-It imports nothing of compilekit for optimum-habana, and stays within Python 3.10. Faults that it
-knows are raised as one of the classes in `compilekit.workers.faults`, which say whose fault it is.
+For optimum-habana it imports of compilekit only `compilekit.workers.faults`, and stays within
+Python 3.10. Faults that it knows are raised as one of the classes there, which say whose fault it
+is.
 """
 
 from __future__ import annotations

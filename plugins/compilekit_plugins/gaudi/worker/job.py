@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compilekit.workers.faults import Fault, MachineFault, ModelFault
+from compilekit.workers.faults import check_machine
 
 from . import config, environment, packages, recipes
 
@@ -38,32 +36,24 @@ class Job:
         )
         start = time.perf_counter()
         self.say("loading the pipeline onto the device")
-        with _as_faults():
-            running = self._running()
-            running.warm_up(self.request["calls"], self.request["seed"], self.say)
-            warm = time.perf_counter() - start
-            self.say("drawing the sample")
-            drawn = self._drawn(running, scratch / "drawn.npy")
-            report = running.report()
+        running = self._running()
+        running.warm_up(self.request["calls"], self.request["seed"], self.say)
+        warm = time.perf_counter() - start
+        self.say("drawing the sample")
+        drawn = self._drawn(running, scratch / "drawn.npy")
         return {
             "stamps": packages.stamps(),
             "versions": packages.versions(),
             "recipes": recipes.collect(environment.recipes(), self.folder),
             "seconds_to_warm_up": warm,
             "drawn": drawn,
-            "report": report,
+            "report": running.report(),
         }
 
     def _check(self) -> None:
         """Look whether this machine will do."""
         found = list(packages.findings(self.options["engine"]))
-        grave = [text for is_grave, text in found if is_grave]
-        for is_grave, text in found:
-            if not is_grave or self.request["force"]:
-                self.say(text, note=True)
-        if grave and not self.request["force"]:
-            lines = "".join(f"\n  {text}" for text in grave)
-            raise MachineFault(f"this machine will not do:{lines}\n`--force` goes on all the same")
+        check_machine(found, lambda text: self.say(text, note=True), force=self.request["force"])
 
     def _running(self) -> Any:
         if self.options["engine"] == "optimum":
@@ -85,18 +75,3 @@ class Job:
             return {}
         np.save(path, pictures, allow_pickle=False)
         return {"file": str(path), "seconds": time.perf_counter() - start}
-
-
-@contextmanager
-def _as_faults() -> Iterator[None]:
-    """Let compilekit's own errors be told as this package's."""
-    try:
-        yield
-    except Fault:
-        raise
-    except Exception as error:
-        kinds = {type(error).__name__, *(base.__name__ for base in type(error).__mro__)}
-        if "CompilekitError" not in kinds:
-            raise
-        kind: type[Fault] = MachineFault if "MachineError" in kinds else Fault
-        raise (ModelFault if "ModelError" in kinds else kind)(str(error)) from error

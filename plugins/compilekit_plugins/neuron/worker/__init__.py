@@ -1,7 +1,7 @@
 """The worker: the vendor's stack at work, in a process of its own.
 
-It imports nothing of compilekit, and stays within Python 3.10. Faults that it knows are raised as
-one of the classes in `compilekit.workers.faults`, which say whose fault it is.
+It imports of compilekit only `compilekit.workers.faults`, and stays within Python 3.10. Faults that
+it knows are raised as one of the classes there, which say whose fault it is.
 """
 
 from __future__ import annotations

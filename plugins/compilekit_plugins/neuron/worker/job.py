@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from compilekit.workers.faults import Fault, MachineFault
+from compilekit.workers.faults import Fault, check_machine
 
 from . import packages
 from .model import refuse_unknown
@@ -27,7 +28,7 @@ class Job:
     def run(self) -> dict[str, Any]:
         """Answer it."""
         if self.request["do"] == "versions":
-            return {"versions": packages.versions()}
+            return {"interpreter": sys.version, **packages.versions()}
         self._before_imports()
         refuse_unknown(self.request["class"])
         level = self.request.get("level", "")
@@ -54,14 +55,8 @@ class Job:
 
         self.say("looking at this machine")
         facts = host.facts(Path(self.request["model"]), self.options)
-        found = host.findings(facts)
-        grave = [text for is_grave, text in found if is_grave]
-        for is_grave, text in found:
-            if not is_grave or self.request.get("force"):
-                self.note(text)
-        if grave and not self.request.get("force"):
-            lines = "".join(f"\n  {text}" for text in grave)
-            raise MachineFault(f"this machine will not do:{lines}\n`--force` goes on all the same")
+        force = bool(self.request.get("force"))
+        check_machine(host.findings(facts), self.note, force=force)
 
     def _check_trace(self) -> None:
         from .trace import check

@@ -20,9 +20,6 @@ PLACEHOLDERS = {
 KNOWN = ("0.4.5",)
 """The releases of optimum-neuron that all this was tried with."""
 
-STANDIN = "+standin"
-"""Marks the versions of the stand-in that the tests use, and so what was made with it."""
-
 
 def version(name: str) -> str:
     """The installed version of a distribution; empty if it is not there."""
@@ -46,11 +43,6 @@ def absent() -> list[str]:
     """The packages that are not there."""
     needed = ("optimum-neuron", "diffusers", *SDK)
     return [name for name in needed if not version(name)]
-
-
-def is_standin(found: dict[str, str]) -> bool:
-    """Whether versions are those of the tests' stand-in."""
-    return any(text.endswith(STANDIN) for text in found.values())
 
 
 def numbers(text: str) -> tuple[int, ...]:

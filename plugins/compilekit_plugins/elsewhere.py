@@ -1,0 +1,44 @@
+"""Work by another interpreter, for backends whose libraries this one need not have. Light."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import compilekit as ck
+
+
+def python_of(named: str, variable: str) -> str:
+    """The interpreter that the worker runs in: named by an option or a variable, or this one."""
+    return named or os.environ.get(variable, "") or sys.executable
+
+
+def is_other(python: str) -> bool:
+    """Whether an interpreter is another one than this."""
+    return Path(python).resolve() != Path(sys.executable).resolve()
+
+
+def lacking(what: str, variable: str, advice: str) -> str:
+    """Say what this interpreter lacks, and name the one that has it or how to get it."""
+    python = python_of("", variable)
+    if is_other(python):
+        advice = f"{variable} names {python}: load it with that interpreter"
+    return f"{sys.executable} lacks {what}: {advice}"
+
+
+def answer(
+    worker: Path, request: dict[str, Any], python: str, context: ck.WholeContext, time_limit: int
+) -> dict[str, Any]:
+    """Let the worker do what a build asks for, and show how it goes."""
+    return ck.run_worker(
+        worker,
+        request,
+        python=python,
+        folder=context.scratch,
+        key=context.step.key,
+        say=context.progress,
+        note=context.note,
+        time_limit=time_limit,
+    )
