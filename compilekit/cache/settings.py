@@ -19,7 +19,9 @@ def folder() -> Path:
     """The folder that the environment names, or the user's own."""
     if named := os.environ.get(FOLDER):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compilekit"
+    import platformdirs
+
+    return platformdirs.user_cache_path("compilekit", appauthor=False)
 
 
 def limit() -> int:

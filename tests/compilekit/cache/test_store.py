@@ -199,3 +199,6 @@ def test_the_environment_says_where_and_how_large(monkeypatch):
     monkeypatch.delenv("COMPILEKIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/cache")
     assert settings.folder() == Path("/home/me/cache/compilekit")
+    monkeypatch.setenv("HOME", "/home/you")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert settings.folder() == Path("/home/you/.cache/compilekit")
