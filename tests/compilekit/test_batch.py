@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -338,8 +339,9 @@ def test_what_is_free_heeds_the_control_groups(tmp_path, monkeypatch):
 
     monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
-    assert machine.free_bytes() is None
-    put("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    8000 kB\n")
+    free = SimpleNamespace(available=8000 * 1024)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: free)
+    assert machine.free_bytes() == 8000 * 1024
     put("proc/self/cgroup", "0::/pod/box\n")
     put("groups/pod/box/memory.max", "max\n")
     assert machine.free_bytes() == 8000 * 1024

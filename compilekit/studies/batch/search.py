@@ -100,8 +100,6 @@ class Largest:
                 raise UsageError(f'memory: a trial on "{device}" can be held to no limit')
             return share, limit
         free = free_bytes()
-        if free is None:
-            return None, limit
         if limit is None:
             limit = int(free * (share or 1.0))
         if limit > free:
