@@ -205,9 +205,9 @@ def test_a_model_that_another_process_cannot_make_is_refused(nets):
     [
         ({"limit": 0}, "the largest batch to try is 0"),
         ({"timeout": 0}, "the time limit of a trial is 0 s"),
-        ({"memory": "lots"}, 'memory: "lots" is no size; write "20 GB", say'),
+        ({"memory": "lots"}, 'memory: "lots" is not a size; write "20 GB"'),
         ({"memory": "101%"}, "not between 0 % and 100 %"),
-        ({"memory": "0"}, "is nothing"),
+        ({"memory": "0 GB"}, 'memory: "0 GB" is not a size'),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_runs(options, said):

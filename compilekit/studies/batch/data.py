@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compilekit.report.data import size
+from compilekit.base.bytesize import size
 
 COLUMNS = ("batch", "seconds a run", "{}/s", "peak memory", "fits")
 

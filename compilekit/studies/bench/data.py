@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compilekit.report.data import size
+from compilekit.base.bytesize import size
 
 COLUMNS = ("batch", "{}", "first run", "seconds a run", "from", "to", "{}/s", "peak memory")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from compilekit.report.data import size
+from compilekit.base.bytesize import size
 from compilekit.studies.explain.data import ExplainedStep, Findings, Recompile, Skipped, Timing
 
 NAMES = 3
