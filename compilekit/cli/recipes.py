@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compilekit.cli.shared import JsonOption, print_json, print_table
+from compilekit.cli.shared import JsonOption, print_rows
 
 
 def run(*, json: JsonOption = False) -> None:
@@ -14,8 +14,4 @@ def run(*, json: JsonOption = False) -> None:
         recipe = Recipe.load(name)
         steps = ", ".join(step.plugin for step in recipe.steps)
         rows.append((name, recipe.target.device, steps, recipe.description))
-    keys = ["name", "target", "steps", "description"]
-    if json:
-        print_json([dict(zip(keys, row, strict=True)) for row in rows])
-    else:
-        print_table(keys, rows)
+    print_rows(["name", "target", "steps", "description"], rows, json=json)
