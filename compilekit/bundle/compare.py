@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compilekit.base.bytesize import size
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.manifest import File, Manifest
 from compilekit.report import Report
-from compilekit.report.data import size
 
 Row = tuple[str, str, str, str]
 ABSENT = "-"

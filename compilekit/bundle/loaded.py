@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compilekit.base.bytesize import size
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.fingerprint import Difference
 from compilekit.bundle.manifest import Manifest
 from compilekit.report import Report
-from compilekit.report.data import size
 
 
 @dataclass

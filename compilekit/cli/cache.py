@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compilekit.base.bytesize import parse_size, size
 from compilekit.cli.shared import JsonOption, print_json, print_table
 from compilekit.errors import UsageError
-from compilekit.report.data import size
 
 if TYPE_CHECKING:
     from compilekit.cache.entry import Entry
@@ -58,8 +58,6 @@ def prune(
     everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
 ) -> None:
     """Remove what was not used for longest. What a build is just using stays."""
-    from compilekit.cache.settings import parse_size
-
     if not everything and limit is None and days is None:
         raise UsageError("say what to remove: --limit SIZE, --unused DAYS or --all")
     room = 0 if everything else None if limit is None else parse_size(limit, "--limit")

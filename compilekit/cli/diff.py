@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import JsonOption, print_json, print_table
+from compilekit.cli.shared import JsonOption, print_rows
 
 
 def run(
@@ -24,10 +24,7 @@ def run(
     from compilekit.bundle.manifest import Manifest
 
     rows = compare(Manifest.read(first), Manifest.read(second))
-    if json:
-        keys = ("what", "where", "first", "second")
-        print_json([dict(zip(keys, row, strict=True)) for row in rows])
-    elif rows:
-        print_table(["what", "where", "first", "second"], rows)
+    if json or rows:
+        print_rows(["what", "where", "first", "second"], rows, json=json)
     else:
         typer.echo("they are the same, up to times")

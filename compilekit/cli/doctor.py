@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from compilekit.cli.shared import JsonOption, PluginOption, print_json, print_table
+from compilekit.cli.shared import JsonOption, PluginOption, print_rows
 
 
 def run(plugin: PluginOption = None, *, json: JsonOption = False) -> None:
@@ -16,11 +16,7 @@ def run(plugin: PluginOption = None, *, json: JsonOption = False) -> None:
     Exit code 3 when compilekit itself cannot work here.
     """
     rows = [*_packages(), *_torch(), _compiler(), *_plugins(plugin or [])]
-    keys = ["what", "state", "found", "advice"]
-    if json:
-        print_json([dict(zip(keys, row, strict=True)) for row in rows])
-    else:
-        print_table(keys, rows)
+    print_rows(["what", "state", "found", "advice"], rows, json=json)
     if any(row[1] == "missing" for row in rows):
         raise typer.Exit(3)
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from compilekit.base.bytesize import size
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.manifest import NAME, Manifest
 from compilekit.cli import saved
 from compilekit.cli.shared import JsonOption, print_json
-from compilekit.report.data import size
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 

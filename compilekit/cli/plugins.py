@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compilekit.cli.shared import JsonOption, PluginOption, print_json, print_table
+from compilekit.cli.shared import JsonOption, PluginOption, print_rows
 
 
 def run(plugin: PluginOption = None, *, json: JsonOption = False) -> None:
@@ -18,8 +18,4 @@ def run(plugin: PluginOption = None, *, json: JsonOption = False) -> None:
             note += " (imports torch when it is loaded, which slows every command)"
         targets = ", ".join(sorted(step.targets)) or "all" if step else ""
         rows.append((found.name, found.kind, targets, found.origin, note))
-    keys = ["name", "kind", "targets", "from", "note"]
-    if json:
-        print_json([dict(zip(keys, row, strict=True)) for row in rows])
-    else:
-        print_table(keys, rows)
+    print_rows(["name", "kind", "targets", "from", "note"], rows, json=json)

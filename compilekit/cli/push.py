@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from compilekit.base.bytesize import size
 from compilekit.bundle.files import total
 from compilekit.bundle.manifest import File
 from compilekit.cli.inspect import BundleArgument
 from compilekit.cli.shared import print_table
-from compilekit.report.data import size
 from compilekit.ship.push import push
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compilekit.base.columns import aligned
 from compilekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,9 +90,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a plain table. Lines are as long as they are: they stay whole in a pipe."""
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    for row in (tuple(columns), *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a plain table."""
+    sys.stdout.writelines(f"{line}\n" for line in aligned([columns, *rows]))
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, json: bool) -> None:
+    """Print rows as a table, or as JSON with the columns as keys."""
+    if json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from compilekit.base.bytesize import size
 from compilekit.cli.inspect import BundleArgument
 from compilekit.cli.shared import (
     JsonOption,
@@ -17,7 +18,6 @@ from compilekit.cli.shared import (
     quiet_libraries,
 )
 from compilekit.errors import VerificationError
-from compilekit.report.data import size
 
 
 def run(

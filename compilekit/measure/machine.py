@@ -1,4 +1,4 @@
-"""What the kernel says of memory: of this process, and of what the machine has free. No torch."""
+"""The memory that the machine and its control groups leave to this process. No torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import contextlib
 import re
 from pathlib import Path
 
+import psutil
+
 _PROC = Path("/proc")
 _GROUPS = Path("/sys/fs/cgroup")
 
 
-def free_bytes() -> int | None:
+def free_bytes() -> int:
     """What this process may still take of the machine's memory without swapping."""
-    found = [field(_PROC / "meminfo", "MemAvailable"), *map(_left, _own_groups())]
-    return min((each for each in found if each is not None), default=None)
+    limits = [left for left in map(_left, _own_groups()) if left is not None]
+    available: int = psutil.virtual_memory().available
+    return min([available, *limits])
 
 
 def _own_groups() -> list[Path]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
 from compilekit.measure.machine import field
@@ -22,7 +23,7 @@ def working_bytes(run: Callable[[], object]) -> int | None:
     reset = reset_peak()
     before = held_bytes()
     run()
-    return peak_bytes() - before if reset and before is not None else None
+    return peak_bytes() - before if reset else None
 
 
 def reset_peak() -> bool:
@@ -41,11 +42,11 @@ def reset_peak() -> bool:
     return True
 
 
-def held_bytes() -> int | None:
+def held_bytes() -> int:
     """The bytes in use now: the GPU's where there is one, else the process's."""
     if cuda_in_use():
         return torch.cuda.memory_allocated()
-    return _status("VmRSS")
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes() -> int:
@@ -53,9 +54,7 @@ def peak_bytes() -> int:
     if cuda_in_use():
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
+    # psutil does not know the peak.
     unit = 1 if sys.platform == "darwin" else 1024
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _status(key: str) -> int | None:
-    return field(_PROC / "self/status", key)
+    most = field(_PROC / "self/status", "VmHWM")
+    return most or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

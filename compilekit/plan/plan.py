@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from compilekit.base.columns import aligned
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
 from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.plan import whole
@@ -90,14 +91,7 @@ class Plan:
             )
             for step in self.steps
         ]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)] if rows else []
-        lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-        return "\n".join([title, *(f"  {line}" for line in lines)])
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    for i, cell in enumerate(row):
-        yield cell.ljust(widths[i]) if i < len(widths) else cell
+        return "\n".join([title, *(f"  {line}" for line in aligned(rows))])
 
 
 def _given(options: Options) -> dict[str, Any]:

@@ -44,6 +44,14 @@ def family(name: str) -> str:
     return name.rpartition("/")[0]
 
 
+def families() -> dict[str, str]:
+    """The title of each family, from `families.txt` beside the recipes."""
+    files = (folder / "families.txt" for folder in folders())
+    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    lines = (line.partition(": ") for text in texts for line in text.splitlines())
+    return {family: title for family, _, title in lines}
+
+
 def find(name: str) -> Path | None:
     """The file of a shipped recipe."""
     if name not in names():

@@ -118,16 +118,3 @@ class Report(_Data):
         if before is None or not measurement.final or not measurement.seconds:
             return None
         return before.seconds / measurement.seconds
-
-
-def size(count: float) -> str:
-    """Bytes for people: three digits, and a unit.
-
-    >>> size(5_620_000)
-    '5.62 MB'
-    """
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:  # noqa: PLR2004
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

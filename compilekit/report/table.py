@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from compilekit.report.data import Measurement, Report, StepReport, size
+from compilekit.base.bytesize import size
+from compilekit.report.data import Measurement, Report, StepReport
 
 NAME = 30
 COLUMNS = f"{'error':>9}{'moved':>10}{'time':>12}{'speed-up':>15}"

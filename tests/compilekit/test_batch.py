@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,9 +205,9 @@ def test_a_model_that_another_process_cannot_make_is_refused(nets):
     [
         ({"limit": 0}, "the largest batch to try is 0"),
         ({"timeout": 0}, "the time limit of a trial is 0 s"),
-        ({"memory": "lots"}, 'memory: "lots" is no size; write "20 GB", say'),
+        ({"memory": "lots"}, 'memory: "lots" is not a size; write "20 GB"'),
         ({"memory": "101%"}, "not between 0 % and 100 %"),
-        ({"memory": "0"}, "is nothing"),
+        ({"memory": "0 GB"}, 'memory: "0 GB" is not a size'),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_runs(options, said):
@@ -338,8 +339,9 @@ def test_what_is_free_heeds_the_control_groups(tmp_path, monkeypatch):
 
     monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
-    assert machine.free_bytes() is None
-    put("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    8000 kB\n")
+    free = SimpleNamespace(available=8000 * 1024)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: free)
+    assert machine.free_bytes() == 8000 * 1024
     put("proc/self/cgroup", "0::/pod/box\n")
     put("groups/pod/box/memory.max", "max\n")
     assert machine.free_bytes() == 8000 * 1024

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compilekit.report.data import size
+from compilekit.base.bytesize import size
+from compilekit.base.columns import aligned
 
 COLUMNS = ("batch", "seconds a run", "{}/s", "peak memory", "fits")
 
@@ -76,9 +77,7 @@ class Batches:
     def __str__(self) -> str:
         """A table, and a line that says the largest and the fastest."""
         rows = [tuple(column.format(self.unit) for column in COLUMNS), *map(_row, self.trials)]
-        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, self._summary()])
+        return "\n".join([*aligned(rows), self._summary()])
 
     def _summary(self) -> str:
         if not self.largest:

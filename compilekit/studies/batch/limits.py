@@ -7,10 +7,9 @@ import re
 import resource
 from pathlib import Path
 
+from compilekit.base.bytesize import parse_size, size
 from compilekit.base.words import Device
-from compilekit.cache.settings import parse_size
 from compilekit.errors import UsageError
-from compilekit.report.data import size
 
 PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
@@ -33,10 +32,7 @@ def share_or_bytes(text: str) -> tuple[float | None, int | None]:
         if not 0 < share <= 1:
             raise UsageError(f'memory: "{text}" is not between 0 % and 100 %')
         return share, None
-    found_bytes = parse_size(text, "memory")
-    if not found_bytes:
-        raise UsageError(f'memory: "{text}" is nothing')
-    return None, found_bytes
+    return None, parse_size(text, "memory")
 
 
 def hold(device: Device, limit: int | None, share: float | None) -> None:

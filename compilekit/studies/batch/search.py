@@ -6,11 +6,11 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+from compilekit.base.bytesize import size
 from compilekit.base.progress import Progress
 from compilekit.errors import MachineError, UsageError
 from compilekit.measure.machine import free_bytes
 from compilekit.plan.plan import Plan
-from compilekit.report.data import size
 from compilekit.studies.batch.data import Batches, BatchTrial
 from compilekit.studies.batch.limits import share_or_bytes
 from compilekit.studies.batch.process import ask
@@ -100,8 +100,6 @@ class Largest:
                 raise UsageError(f'memory: a trial on "{device}" can be held to no limit')
             return share, limit
         free = free_bytes()
-        if free is None:
-            return None, limit
         if limit is None:
             limit = int(free * (share or 1.0))
         if limit > free:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compilekit.report.data import size
+from compilekit.base.bytesize import size
+from compilekit.base.columns import aligned
 
 COLUMNS = ("batch", "{}", "first run", "seconds a run", "from", "to", "{}/s", "peak memory")
 
@@ -76,13 +77,11 @@ class Bench:
     def __str__(self) -> str:
         """A table, and a line about how it was measured."""
         cells = [tuple(column.format(self.unit) for column in COLUMNS), *map(_cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-        lines.append(
+        summary = (
             f"{self.recipe} on {self.device}: medians of {self.runs} runs; steps and their "
             f"verification took {self.setup:.3g} s"
         )
-        return "\n".join(lines)
+        return "\n".join([*aligned(cells), summary])
 
 
 def _cells(row: BenchRow) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from compilekit.report.data import size
+from compilekit.base.bytesize import size
+from compilekit.base.columns import aligned
 from compilekit.studies.explain.data import ExplainedStep, Findings, Recompile, Skipped, Timing
 
 NAMES = 3
@@ -124,16 +125,17 @@ def _calls(found: Findings) -> Iterator[str]:
     if len(found.calls) < 2:  # noqa: PLR2004 - it has all of the time
         return
     yield "the sample calls"
-    width = max(len(each.entry) for each in found.calls)
+    rows = []
     for each in found.calls:
         steps = f"steps {', '.join(_number(key) for key in each.steps)}" if each.steps else ""
         bare = "nothing compiles it" if found.compiles and not each.compiled else ""
         note = "; ".join(filter(None, [steps or "no step works on it", bare]))
         times = f"{each.calls} call{'s' * (each.calls != 1)} in {each.ways} way"
         times += "s" * (each.ways != 1)
-        yield f"  {each.entry:<{width}}  {each.share:4.0%} of the time, {times}: {note}"
+        rows.append((each.entry, f"{each.share:4.0%} of the time, {times}: {note}"))
     rest = max(0.0, 1 - sum(each.share for each in found.calls))
-    yield f"  {'elsewhere':<{width}}  {rest:4.0%} of the time"
+    rows.append(("elsewhere", f"{rest:4.0%} of the time"))
+    yield from (f"  {line}" for line in aligned(rows))
 
 
 def _number(key: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from compilekit.base.bytesize import size as shown
 from compilekit.cache.entry import ENTRY
 from compilekit.cache.store import Cache
 from compilekit.cli import app
-from compilekit.report.data import size as shown
 
 run = CliRunner().invoke
 
@@ -51,7 +51,7 @@ def test_pruning_wants_to_be_told_what(filled):
     vague = run(app, ["cache", "prune"])
     assert (vague.exit_code, "--limit SIZE, --unused DAYS or --all" in vague.output) == (2, True)
     wrong = run(app, ["cache", "prune", "--limit", "much"])
-    assert (wrong.exit_code, 'write "20 GB", say' in wrong.output) == (2, True)
+    assert (wrong.exit_code, 'is not a size; write "20 GB"' in wrong.output) == (2, True)
     assert len(filled.entries()) == len("ab")
 
 

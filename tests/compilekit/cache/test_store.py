@@ -10,6 +10,7 @@ import pytest
 from filelock import BaseFileLock, SoftFileLock
 
 import compilekit as ck
+from compilekit.base.bytesize import parse_size
 from compilekit.base.staging import staged
 from compilekit.cache import settings
 from compilekit.cache.entry import ENTRY
@@ -180,16 +181,32 @@ def test_a_file_system_without_locks_is_an_error_with_a_way_out(cache, monkeypat
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("20 GB", 20_000_000_000), ("1.5m", 1_500_000), ("0", 0), ("7 b", 7), ("2KB", 2000)],
+    [("20 GB", 20_000_000_000), ("1.5m", 1_500_000), (" 7 b ", 7), ("2KB", 2000), ("1KiB", 1024)],
 )
 def test_sizes_are_read(text, size):
-    assert settings.parse_size(text, "it") == size
+    assert parse_size(text, "it") == size
 
 
-@pytest.mark.parametrize("text", ["", "many", "-1", "5 XB", "nan", "1e99", "1 GB 2"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ck.UsageError, match=r"it: .*is no size"):
-        settings.parse_size(text, "it")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "many",
+        "-1",
+        "-1 GB",
+        "0",
+        "0.0 GB",
+        "5 XB",
+        "nan",
+        "1e99",
+        "1 GB 2",
+        "1 GB!",
+        "1.2.3 GB",
+    ],
+)
+def test_what_is_not_a_size_is_refused(text):
+    with pytest.raises(ck.UsageError, match=r'it: ".*" is not a size; write "20 GB"'):
+        parse_size(text, "it")
 
 
 def test_the_environment_says_where_and_how_large(monkeypatch):
@@ -199,3 +216,6 @@ def test_the_environment_says_where_and_how_large(monkeypatch):
     monkeypatch.delenv("COMPILEKIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/cache")
     assert settings.folder() == Path("/home/me/cache/compilekit")
+    monkeypatch.setenv("HOME", "/home/you")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert settings.folder() == Path("/home/you/.cache/compilekit")

@@ -63,6 +63,7 @@ def facts(model: Path, options: dict[str, Any], root: Path = Path("/")) -> Facts
 
 def memory(root: Path = Path("/")) -> int:
     """The bytes that can be had: free memory and swap, or what the control group leaves."""
+    # By hand: this interpreter may lack psutil, and the findings must say what else it lacks.
     found = {}
     for line in (root / "proc/meminfo").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
