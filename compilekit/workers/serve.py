@@ -13,11 +13,11 @@ import signal
 import sys
 import threading
 import traceback
-import types
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAME = "compilekit_worker"
+FAULTS = "compilekit.workers.faults"
 OLDEST = (3, 10)
 
 
@@ -60,26 +60,18 @@ def _package(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
     # This script's own folder comes first on the path. No module must be found in it.
     if sys.path and Path(sys.path[0]).resolve() == HERE:
         sys.path.pop(0)
-    _offer_faults()
-    spec = importlib.util.spec_from_file_location(
-        NAME,
-        f"{folder}/__init__.py",
-        submodule_search_locations=[folder],
-    )
+    # Of the compilekit that asks: this interpreter has none, or perhaps an older one.
+    _module(FAULTS, HERE / "faults.py")
+    return _module(NAME, Path(folder) / "__init__.py", [folder])
+
+
+def _module(name: str, path: Path, folders=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
     assert spec and spec.loader  # noqa: S101, PT018 - a file has both
     module = importlib.util.module_from_spec(spec)
-    sys.modules[NAME] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _offer_faults() -> None:
-    """Let the package import `compilekit.workers.faults` where compilekit is not installed."""
-    if importlib.util.find_spec("compilekit") is None:
-        for name, path in (("compilekit", []), ("compilekit.workers", [str(HERE)])):
-            module = types.ModuleType(name)
-            module.__path__ = path
-            sys.modules[name] = module
 
 
 def _end_with_whoever_asked() -> None:

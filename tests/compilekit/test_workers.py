@@ -99,18 +99,24 @@ def bare(write, monkeypatch):
     return path
 
 
-def test_faults_are_there_for_an_interpreter_without_compilekit(worker, bare):
+@pytest.mark.parametrize("has_another", [False, True])
+def test_faults_are_there_for_an_interpreter_without_this_compilekit(
+    worker, bare, write, tmp_path, has_another
+):
+    if has_another:
+        (tmp_path / "compilekit" / "workers").mkdir(parents=True)
+        for name in ("__init__", "workers/__init__", "workers/faults"):
+            write(f"compilekit/{name}.py", "")
     text = """
         import importlib.util
         from compilekit.workers.faults import MachineFault
         def run(request, say):
-            for name in ("compilekit.errors", "pydantic"):
-                assert importlib.util.find_spec(name) is None, name
-            raise MachineFault("there is too little memory")
+            found = [importlib.util.find_spec(name) for name in ("compilekit", "pydantic")]
+            raise MachineFault(str([each is not None for each in found]))
         """
     with pytest.raises(ck.MachineError) as caught:
-        worker(text, python=bare)
-    assert str(caught.value) == "worker: there is too little memory"
+        worker(text, python=bare, environment={"PYTHONPATH": str(tmp_path)})
+    assert str(caught.value) == f"worker: [{has_another}, False]"
 
 
 @pytest.mark.parametrize("force", [False, True])
