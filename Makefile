@@ -4,78 +4,110 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The vendors' libraries pin other versions, so each vendor has its own environment.
+NEURON := .venv-neuron
+GAUDI := .venv-gaudi
+
+# For the quick loop: no vendor's libraries, no compiler, any Python from 3.10 on.
+QUICK := .venv-quick
+
 export HF_HUB_OFFLINE := 1
 
 # A file's tests share fixtures, so a worker takes a whole file; long ones go first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --durations=10
+NOT_FULL := not full and not gpu
+MAIN := $(NOT_FULL) and not neuron and not gaudi
 
-# The vendor's libraries pin other versions, so they have an environment of their own.
-NEURON := .venv-neuron
-NEURON_BIN := $(NEURON)/bin
-NEURON_READY := $(NEURON)/.ready
-GAUDI := .venv-gaudi
-GAUDI_BIN := $(GAUDI)/bin
-GAUDI_READY := $(GAUDI)/.ready
+QUICK_TESTS := tests/house tests/compat/test_surface.py::test_public_names_commands_and_entry_points_are_the_same \
+	tests/compilekit/recipe tests/compilekit/test_order.py tests/compilekit/test_plan.py \
+	tests/compilekit/test_host.py tests/compilekit/test_staging.py tests/compilekit/cache/test_store.py \
+	tests/compilekit/bundle/test_signature.py tests/compilekit/bundle/test_compare.py \
+	tests/compilekit/measure/test_compare.py tests/compilekit/measure/test_images.py
 
-.PHONY: help demo test test-all test-neuron test-gaudi test-older test-gpu lint format bench clean
+.PHONY: help demo quick test test-all test-neuron test-gaudi test-older test-gpu test-pythons \
+	lint format bench clean
 
 help:
 	@echo "make demo         apply a five-step recipe to a small model, build a bundle, run it"
-	@echo "make test         lint, types, and the tests, those of the vendors' backends too (minutes)"
+	@echo "make quick        lint, types, import rules and fast tests, in under 90 seconds"
+	@echo "make test         everything that CI runs (minutes)"
 	@echo "make test-all     the full matrices too (longer)"
-	@echo "make test-neuron  the Neuron backend alone, in an environment of its own"
-	@echo "make test-gaudi   the Gaudi backend's second engine, in an environment of its own"
-	@echo "make test-older   the core with the older versions of that environment"
+	@echo "make test-neuron  the Neuron backend, in its own environment"
+	@echo "make test-gaudi   the Gaudi backend's second engine, in its own environment"
+	@echo "make test-older   the core with the older libraries of the Neuron environment"
+	@echo "make test-pythons make quick on every other Python on this machine"
 	@echo "make test-gpu     the tests that need a CUDA device"
 	@echo "make format       format the code"
 	@echo "make bench        measure, side by side, in one run (an hour)"
 
-# torch comes first and pinned: other packages would pull in another build of it.
-$(READY): pyproject.toml constraints.txt
+# environment FOLDER, CONSTRAINTS, WHAT TO INSTALL: torch comes first and pinned, because other
+# packages would pull in another build of it. `--group` needs pip 25.1.
+define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet 'pip>=25.1'
+	$(1)/bin/python -m pip install --quiet -c $(2) torch
+	$(1)/bin/python -m pip install --quiet -c $(2) $(3)
+	touch $(1)/.ready
+endef
 
-$(NEURON_READY): pyproject.toml constraints-neuron.txt
+$(READY): pyproject.toml constraints.txt
+	$(call environment,$(VENV),constraints.txt,-e '.[lora$(comma)signing$(comma)torchao]' --group dev)
+
+$(QUICK)/.ready: pyproject.toml constraints.txt
+	$(call environment,$(QUICK),constraints.txt,-e '.[lora$(comma)signing$(comma)torchao]' --group dev)
+
+$(NEURON)/.ready: pyproject.toml constraints-neuron.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12) and "Python 3.10 or 3.11 is needed")'
-	$(PYTHON) -m venv $(NEURON)
-	$(NEURON_BIN)/python -m pip install --quiet -c constraints-neuron.txt torch
-	$(NEURON_BIN)/python -m pip install --quiet -c constraints-neuron.txt -e '.[neuron,signing]' \
-		hypothesis jsonschema pytest pytest-cov pytest-timeout pytest-xdist
-	touch $@
+	$(call environment,$(NEURON),constraints-neuron.txt,-e '.[neuron$(comma)signing]' --group test)
 
-$(GAUDI_READY): pyproject.toml constraints-gaudi.txt
-	$(PYTHON) -m venv $(GAUDI)
-	$(GAUDI_BIN)/python -m pip install --quiet -c constraints-gaudi.txt torch
-	$(GAUDI_BIN)/python -m pip install --quiet -c constraints-gaudi.txt optimum-habana==1.21.2 -e '.[signing]' \
-		hypothesis jsonschema pytest pytest-cov pytest-timeout pytest-xdist
-	touch $@
+$(GAUDI)/.ready: pyproject.toml constraints-gaudi.txt
+	$(call environment,$(GAUDI),constraints-gaudi.txt,optimum-habana==1.21.2 -e '.[signing]' --group test)
+
+comma := ,
 
 demo: $(READY)
 	$(BIN)/python demo/run.py
 
+# checks ENVIRONMENT: what pre-commit runs too.
+define checks
+	$(1)/bin/ruff format --check .
+	$(1)/bin/ruff check .
+	$(1)/bin/lint-imports
+	$(1)/bin/mypy
+endef
+
 lint: $(READY)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(call checks,$(VENV))
 
-test: lint test-neuron test-gaudi
-	$(BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu and not neuron and not gaudi"
+quick: $(QUICK)/.ready
+	$(call checks,$(QUICK))
+	$(QUICK)/bin/python -m pytest -q -n auto $(QUICK_TESTS)
 
-test-neuron: $(NEURON_READY)
-	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "neuron and not full" tests/neuron
+test: lint test-neuron test-gaudi test-pythons
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(MAIN)"
 
-test-gaudi: $(GAUDI_READY)
-	$(GAUDI_BIN)/python -m pytest $(PARALLEL) -m gaudi tests/gaudi
+test-neuron: $(NEURON)/.ready
+	$(NEURON)/bin/python -m pytest $(PARALLEL) -m "neuron and not full" tests/neuron
 
-# The core with the versions that the vendor pins.
-test-older: $(NEURON_READY)
-	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m "not full and not gpu" tests/compilekit
+test-gaudi: $(GAUDI)/.ready
+	$(GAUDI)/bin/python -m pytest $(PARALLEL) -m gaudi tests/gaudi
+
+test-older: $(NEURON)/.ready
+	$(NEURON)/bin/python -m pytest $(PARALLEL) -m "$(NOT_FULL)" tests/compilekit
+
+test-pythons:
+	@for version in 3.10 3.11 3.12 3.13 3.14; do \
+		python=$$(command -v python$$version || ls $$HOME/.pyenv/versions/$$version*/bin/python 2>/dev/null | tail -n 1); \
+		if [ -z "$$python" ] || $(PYTHON) -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')"; then \
+			echo "Python $$version: not on this machine, or the one that the other tests use"; \
+		else \
+			$(MAKE) quick PYTHON="$$python" QUICK=".venv-quick-$$version" || exit 1; \
+		fi; \
+	done
 
 test-all: lint test-gaudi test-older
-	$(NEURON_BIN)/python -m pytest $(PARALLEL) -m neuron tests/neuron
+	$(NEURON)/bin/python -m pytest $(PARALLEL) -m neuron tests/neuron
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not neuron and not gaudi" --cov --cov-report=term
 
 test-gpu: $(READY)
@@ -93,4 +125,4 @@ bench: $(READY)
 	$(BIN)/python bench/cold_start.py
 
 clean:
-	rm -rf $(VENV) $(NEURON) $(GAUDI) dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compilekit.base import environment
+from compilekit.base.nested import mapped
 from compilekit.build.export import Compiled
 from compilekit.bundle import constants, manifest
 from compilekit.bundle.calls import TRUSTED, template
@@ -190,7 +191,7 @@ class Writer:
         args, kwargs = call.inputs(float_dtype(entry.owner))
         found: list[torch.Tensor] = []
         try:
-            arguments = template(_plain([list(args), dict(kwargs)]), found)
+            arguments = template(mapped([list(args), kwargs], _seedless), found)
         except CompilekitError:
             return None  # an argument that no file can hold
         tensors |= {f"{number}.in.{i}": tensor.contiguous() for i, tensor in enumerate(found)}
@@ -238,13 +239,9 @@ def pictures_of(plan: Plan, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    """The value without generators: a replay seeds the process instead."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if not isinstance(v, torch.Generator)}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item) for item in value)
-    return value
+def _seedless(_: str, leaf: Any) -> Any:
+    """No generators: a replay seeds the process instead."""
+    return None if isinstance(leaf, torch.Generator) else leaf
 
 
 def _is_whole(module: nn.Module, compiled: set[str], name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 from collections import OrderedDict
@@ -11,17 +10,18 @@ from typing import Any
 
 import torch
 
+from compilekit.base.nested import is_model_output, mapped
 from compilekit.bundle.manifest import Output, Parameter
 from compilekit.bundle.signature import RETURN_DICT, Constant, Seen, Signature, TensorArgument
 from compilekit.errors import BundleError, StepError, SymbolicShapeError
 
 SCALARS = (bool, int, float, str, type(None))
-CONTAINERS: dict[type, type] = {
-    dict: dict,
-    OrderedDict: dict,
-    list: list,
-    tuple: tuple,
-    torch.Size: tuple,
+CONTAINERS: dict[type, str] = {
+    dict: "dict",
+    OrderedDict: "dict",
+    list: "list",
+    tuple: "tuple",
+    torch.Size: "tuple",
 }
 """What is looked into, and what it counts as."""
 TRUSTED = ("diffusers", "transformers")
@@ -29,26 +29,18 @@ TRUSTED = ("diffusers", "transformers")
 
 
 def leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of a call by path; empty containers count as leaves."""
+    """The leaves of a call by path."""
     found: dict[str, Any] = {}
     with_leaves(arguments, found.setdefault)
     return found
 
 
-def with_leaves(value: Any, replace: Callable[[str, Any], Any], path: str = "") -> Any:
-    """A copy of nested dicts, lists and tuples in which each leaf is what `replace` gives for it.
+def with_leaves(value: Any, replace: Callable[[str, Any], Any]) -> Any:
+    """A copy of a call's arguments in which each leaf is what `replace` gives for it.
 
-    Containers of other classes are leaves: who knows what else they are.
+    Empty containers are leaves, and so are those of other classes: they may hold more.
     """
-    kind = type(value)
-    if kind not in CONTAINERS or not value:
-        return replace(path, value)
-    items = value.items() if CONTAINERS[kind] is dict else enumerate(value)
-    made = [
-        (key, with_leaves(child, replace, f"{path}.{key}" if path else str(key)))
-        for key, child in items
-    ]
-    return dict(made) if CONTAINERS[kind] is dict else CONTAINERS[kind](v for _, v in made)
+    return mapped(value, replace, lambda each: type(each) in CONTAINERS and bool(each))
 
 
 def is_plain(leaf: Any) -> bool:
@@ -76,7 +68,7 @@ def described(leaf: Any) -> Seen | Constant | None:
     if isinstance(leaf, SCALARS):
         return Constant(path="", value=leaf)
     if type(leaf) in CONTAINERS:
-        return Constant(path="", empty=CONTAINERS[type(leaf)].__name__)  # type: ignore[arg-type]
+        return Constant(path="", empty=CONTAINERS[type(leaf)])  # type: ignore[arg-type]
     return None
 
 
@@ -235,8 +227,7 @@ def template(output: Any, found: list[torch.Tensor]) -> Output:
         items = tuple(template(item, found) for item in output.values())
         return Output(kind="dict", keys=tuple(map(str, output)), items=items)
     # A ModelOutput is a mapping too, in which what is None is left out.
-    is_output = isinstance(output, Mapping) and dataclasses.is_dataclass(output)
-    children = dict(output.items()) if is_output else _parts(output)
+    children = dict(output.items()) if is_model_output(output) else _parts(output)
     items = tuple(template(item, found) for item in children.values())
     name = f"{type(output).__module__}:{type(output).__qualname__}"
     return Output(kind="object", keys=tuple(children), items=items, class_name=name)

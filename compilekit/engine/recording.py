@@ -7,7 +7,6 @@ So memory stays bounded, however many steps the sample takes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 from collections import defaultdict
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compilekit.base.nested import is_plain_container, mapped
 from compilekit.measure.times import timed
 from compilekit.subject.model import EntryPoint, cuda_devices, float_dtype
 
@@ -84,7 +84,7 @@ class Call:
     def inputs(self, dtype: torch.dtype | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Fresh copies of the inputs, cast as the pipeline would for weights of this dtype."""
         cast = functools.partial(_fresh, was=self.dtype, now=dtype, small_stay=self.small_stay)
-        return _mapped(self.args, cast), _mapped(self.kwargs, cast)
+        return mapped(self.args, cast), mapped(self.kwargs, cast)
 
 
 @dataclass
@@ -206,7 +206,7 @@ class _Recorder:
         index = self._total
 
         def copy() -> Call:
-            held = _held(args), _held(kwargs)
+            held = mapped(args, _hold), mapped(kwargs, _hold)
             return Call(entry.name, signature, index, dtype, *held, small_stay=self._small_stay)
 
         kept.setdefault(signature, _Thinned()).add(copy)
@@ -263,11 +263,7 @@ def _described(value: Any) -> str:
     return type(value).__name__
 
 
-def _held(value: Any) -> Any:
-    return _mapped(value, _hold)
-
-
-def _hold(value: Any) -> Any:
+def _hold(_: str, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         kept = value.detach().to("cpu", copy=True)
         return _HeldTensor(kept, value.device, tuple(value.stride()))
@@ -277,7 +273,7 @@ def _hold(value: Any) -> Any:
 
 
 def _fresh(
-    value: Any, *, was: torch.dtype | None, now: torch.dtype | None, small_stay: bool
+    _: str, value: Any, *, was: torch.dtype | None, now: torch.dtype | None, small_stay: bool
 ) -> Any:
     if isinstance(value, _HeldTensor):
         stays = now is None or value.tensor.dtype != was
@@ -292,21 +288,9 @@ def _fresh(
 
 def on_cpu(value: Any) -> Any:
     """An output whose tensors are copies on the CPU; other objects stay as they are."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if dataclasses.is_dataclass(type(value)) and hasattr(value, "items"):  # a ModelOutput
-        return dataclasses.replace(value, **{key: on_cpu(item) for key, item in value.items()})
-    if type(value) in (dict, list, tuple):
-        return _mapped(value, on_cpu)
-    return value
 
+    def copied(_: str, leaf: Any) -> Any:
+        is_tensor = isinstance(leaf, torch.Tensor)
+        return leaf.detach().to("cpu", copy=True) if is_tensor else leaf
 
-def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
-    """A copy of nested containers, with a function applied to what they hold."""
-    if isinstance(value, dict):
-        return {key: _mapped(item, function) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(item, function) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, function) for item in value)
-    return function(value)
+    return mapped(value, copied, is_plain_container)

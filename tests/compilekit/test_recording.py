@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
-from compilekit.engine.recording import MAX_SIGNATURES, Recording, record, run_call
+from compilekit.base.nested import mapped
+from compilekit.engine.recording import (
+    MAX_SIGNATURES,
+    Call,
+    Recording,
+    _hold,
+    on_cpu,
+    record,
+    run_call,
+)
 from compilekit.model import Model
 
 
@@ -64,6 +74,26 @@ def test_a_generator_comes_back_in_the_state_that_it_had():
     recording, model, outputs = recorded([(torch.zeros(4), {"noise": noise})])
     (call,) = recording.calls["model"]
     assert torch.equal(run_call(model.entry_point("model"), call)["kept"], outputs[0])
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def test_arguments_and_outputs_keep_their_classes_and_nothing_shares_their_memory():
+    held = torch.zeros(2, requires_grad=True)
+    output = BaseModelOutput(last_hidden_state=held, hidden_states=(held,))
+    given = {"pair": Pair(output, [held]), "size": torch.Size([2]), "empty": {}}
+    call = Call("model", "", 1, None, *mapped(((), given), _hold))
+    for copied in (call.inputs(None)[1], on_cpu(given)):
+        pair = copied["pair"]
+        assert (type(pair), type(pair.first), type(pair.second)) == (Pair, BaseModelOutput, list)
+        assert (copied["size"], copied["empty"]) == (torch.Size([2]), {})
+        assert copied["empty"] is not given["empty"]
+        found = [pair.first.last_hidden_state, *pair.first.hidden_states, *pair.second]
+        assert all(torch.equal(each, held) for each in found)
+        assert held.data_ptr() not in [each.data_ptr() for each in found]
 
 
 def test_calls_that_differ_in_shape_are_different_signatures():

@@ -1,0 +1,49 @@
+"""Nested containers: copies of them with other leaves. Light."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+def is_container(value: Any) -> bool:
+    """Whether it is a dict, a list or a tuple, of whatever class."""
+    return isinstance(value, dict | list | tuple)
+
+
+def is_model_output(value: Any) -> bool:
+    """Whether it is an output of diffusers or transformers: a dict, and a dataclass too."""
+    return isinstance(value, dict) and dataclasses.is_dataclass(value)
+
+
+def is_plain_container(value: Any) -> bool:
+    """Whether it is a container that can be made anew without loss."""
+    plain = type(value) in (dict, list, tuple) or hasattr(value, "_fields")
+    return is_container(value) and (plain or is_model_output(value))
+
+
+def mapped(
+    value: Any,
+    replace: Callable[[str, Any], Any],
+    opens: Callable[[Any], bool] = is_container,
+    path: str = "",
+) -> Any:
+    """A copy of nested containers in which each leaf is what `replace` gives for its path and it.
+
+    opens: tells which values are looked into; the others are leaves.
+
+    >>> mapped({"a": [1, 2], "b": 3}, lambda path, leaf: f"{path}={leaf}")
+    {'a': ['a.0=1', 'a.1=2'], 'b': 'b=3'}
+    """
+    if not opens(value):
+        return replace(path, value)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    made: dict[Any, Any] = {
+        key: mapped(child, replace, opens, f"{path}.{key}" if path else str(key))
+        for key, child in items
+    }
+    kind = type(value)
+    if isinstance(value, dict):
+        return dataclasses.replace(value, **made) if dataclasses.is_dataclass(value) else made
+    return kind(*made.values()) if hasattr(value, "_fields") else kind(made.values())
