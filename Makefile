@@ -96,11 +96,20 @@ test-gaudi: $(GAUDI)/.ready
 test-older: $(NEURON)/.ready
 	$(NEURON)/bin/python -m pytest $(PARALLEL) -m "$(NOT_FULL)" tests/compilekit
 
+# Elsewhere pip would fetch a torch of several GB, so a Python without a wheel on disk is skipped.
 test-pythons:
 	@for version in 3.10 3.11 3.12 3.13 3.14; do \
-		python=$$(command -v python$$version || ls $$HOME/.pyenv/versions/$$version*/bin/python 2>/dev/null | tail -n 1); \
-		if [ -z "$$python" ] || $(PYTHON) -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')"; then \
-			echo "Python $$version: not on this machine, or the one that the other tests use"; \
+		python=; \
+		for each in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+			if "$$each" -c "" 2>/dev/null; then python=$$each; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "Python $$version: skipped, it is not on this machine"; \
+		elif $(PYTHON) -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')"; then \
+			echo "Python $$version: skipped, the other tests run on it"; \
+		elif ! "$$python" -m pip install --dry-run --ignore-installed --no-index --no-deps \
+				-c constraints.txt torch >/dev/null 2>&1; then \
+			echo "Python $$version: skipped, no wheel of torch for it on this machine"; \
 		else \
 			$(MAKE) quick PYTHON="$$python" QUICK=".venv-quick-$$version" || exit 1; \
 		fi; \
@@ -125,4 +134,4 @@ bench: $(READY)
 	$(BIN)/python bench/cold_start.py
 
 clean:
-	rm -rf .venv .venv-* dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

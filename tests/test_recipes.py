@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from compilekit.sample import sample_arguments
+from compilekit.subject.sample import sample_arguments
 from PIL import Image
 from small import WORKLOADS
 
