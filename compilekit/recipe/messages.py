@@ -97,7 +97,7 @@ def validated(
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The message for a key that nothing knows."""
-    names = sorted(set(known))
+    names = sorted(set(known) - {key})  # another branch of a union may have it
     guess = did_you_mean(key, names) or (f". Known keys: {', '.join(names)}" if names else "")
     return f"unknown key {shown(key)}{guess}"
 

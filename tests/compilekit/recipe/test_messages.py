@@ -32,6 +32,15 @@ class Point(Options):
     y: int
 
 
+class Tiled(Options):
+    kind: Literal["tiled"]
+    rows: int = 1
+
+
+class Whole(Options):
+    kind: Literal["whole"]
+
+
 class Example(Options):
     mode: Literal["default", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
     count: Annotated[int, Field(ge=1, le=9)] = 1
@@ -46,6 +55,7 @@ class Example(Options):
     size: int | Literal["auto", "tiny"] | None = None
     either: list[int] | Inner | str = "x"
     shape: Point | Inner | int = 0
+    tagged: Annotated[Tiled | Whole, Field(discriminator="kind")] = Whole(kind="whole")
     inner: Inner = Inner()
     inners: dict[str, Inner] = Field(default_factory=dict)
     color: Color = Color.RED
@@ -161,6 +171,11 @@ def test_a_wrong_value_is_one_sentence(key: str, value: object, message: str) ->
         ({"either": {"size": "x"}}, ['either.size: "x" is not an integer']),
         ({"shape": {"size": "x"}}, ['shape.size: "x" is not an integer']),
         ({"shape": {"x": 1}}, ["shape.y: required, and missing"]),
+        ({"tagged": {"kind": "tiled", "rows": "x"}}, ['tagged.rows: "x" is not an integer']),
+        (
+            {"tagged": {"kind": "whole", "rows": 1}},
+            ['tagged.rows: unknown key "rows". Known keys: kind'],
+        ),
         (
             {"inner": {"components": 1}},
             ['inner.components: unknown key "components". Known keys: size'],
