@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from compilekit.subject.sample import sample_arguments
 from PIL import Image
 from small import WORKLOADS
 
 import compilekit as ck
 from compilekit.recipe import library
+from compilekit.subject.sample import sample_arguments
 
 ROOT = Path(__file__).parents[1]
 
