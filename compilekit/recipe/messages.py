@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from compilekit.errors import Location, Problem
 from compilekit.recipe.nodes import KeyPath, dotted, printable
-from compilekit.recipe.unions import UNKNOWN, known_keys, reported
+from compilekit.recipe.unions import known_keys, reported
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -72,40 +72,17 @@ def validated(
 ) -> tuple[M | None, list[Problem]]:
     """Check plain data against a model, strictly: `"5"` and `true` are no integers.
 
+    Gives the model, or a problem for each value at fault.
+
     JSON's strict rules are those that suit YAML: a list is a tuple, an integer a number.
     `known` adds keys for "Did you mean" that the model does not have.
     """
     try:
         return model.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        return None, problems_from(
-            error,
-            prefix_path=prefix_path,
-            prefix_key=prefix_key,
-            locate=locate,
-            data=data,
-            model=model,
-            known=known,
-        )
-
-
-def problems_from(
-    error: ValidationError,
-    *,
-    prefix_path: KeyPath,
-    prefix_key: str,
-    locate: Locate,
-    data: Any = UNKNOWN,
-    model: type[BaseModel] | None = None,
-    known: Iterable[str] = (),
-) -> list[Problem]:
-    """One problem per value at fault.
-
-    `data` is what was validated: with it the branches of a union are told from keys for
-    certain, without it by their form. `model` and `known` give the keys for "Did you mean".
-    """
+        found = reported(error, data)
     problems = []
-    for path, details in reported(error, data):
+    for path, details in found:
         kind = details[0]["type"]
         is_key = kind == "extra_forbidden" or details[0]["loc"][-1:] == ("[key]",)
         if kind == "extra_forbidden":
@@ -115,12 +92,12 @@ def problems_from(
             message = _message(details)
         where = locate((*prefix_path, *path), key=is_key)
         problems.append(Problem(where, dotted(path, prefix_key), printable(message)))
-    return problems
+    return None, problems
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The message for a key that nothing knows."""
-    names = sorted(set(known))
+    names = sorted(set(known) - {key})  # another branch of a union may have it
     guess = did_you_mean(key, names) or (f". Known keys: {', '.join(names)}" if names else "")
     return f"unknown key {shown(key)}{guess}"
 

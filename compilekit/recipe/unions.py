@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,21 +12,14 @@ if TYPE_CHECKING:
 
     from compilekit.recipe.nodes import KeyPath
 
-UNKNOWN: Final = object()
-"""Stands for data that the caller did not pass; `None` is data."""
-
 Reported: TypeAlias = "tuple[KeyPath, list[ErrorDetails]]"
-
-_BRANCH = re.compile(r"int|float|str|bool|none|constrained-\w+|[\w-]+\[.*[^]\s].*\]", re.DOTALL)
 
 
 def reported(error: ValidationError, data: Any) -> Iterator[Reported]:
     """The errors worth a line each: path, and error; several errors where no branch fits."""
     unions: dict[KeyPath, dict[str, list[Reported]]] = {}
-    details = error.errors(include_url=False)
-    is_union = _unions_by_form(details)
-    for detail in details:
-        path, at, branch = _taken_apart(detail, data, is_union)
+    for detail in error.errors(include_url=False):
+        path, at, branch = _taken_apart(detail, data)
         if branch:
             unions.setdefault(path[:at], {}).setdefault(branch, []).append((path, [detail]))
         else:
@@ -53,19 +45,7 @@ def _is_other_type(branch: list[Reported], path: KeyPath) -> bool:
     )
 
 
-def _unions_by_form(details: list[ErrorDetails]) -> set[KeyPath]:
-    """The places where some error names a branch in a form that is rarely a key's."""
-    return {
-        detail["loc"][:i]
-        for detail in details
-        for i, element in enumerate(detail["loc"])
-        if isinstance(element, str) and _BRANCH.fullmatch(element)
-    }
-
-
-def _taken_apart(
-    detail: ErrorDetails, data: Any, by_form: set[KeyPath]
-) -> tuple[KeyPath, int, str]:
+def _taken_apart(detail: ErrorDetails, data: Any) -> tuple[KeyPath, int, str]:
     """The path of keys; where in it a union stands; the name of the union's branch."""
     path: list[str | int] = []
     at, branch = 0, ""
@@ -74,33 +54,21 @@ def _taken_apart(
         last = position == len(location) - 1
         if last and element == "[key]":
             break
-        known = data is not UNKNOWN
-        if isinstance(element, int) or (last and detail["type"] == "missing"):
-            is_key = True
-        elif known:
-            is_key = isinstance(data, dict) and element in data
-        else:
-            is_key = location[:position] not in by_form
-        if is_key:
+        missing = last and detail["type"] == "missing"
+        if isinstance(element, int) or missing or (isinstance(data, dict) and element in data):
             path.append(element)
-            data = _inside(data, element)
+            try:
+                data = data[element]
+            except (LookupError, TypeError):
+                data = None
         elif not branch:
             at, branch = len(path), str(element)
     return tuple(path), at, branch
 
 
-def _inside(data: Any, element: str | int) -> Any:
-    if data is UNKNOWN:
-        return UNKNOWN
-    try:
-        return data[element]
-    except (LookupError, TypeError):
-        return None
-
-
-def known_keys(model: type[BaseModel] | None, path: KeyPath) -> list[str]:
+def known_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys that a model knows at a path into it."""
-    here = [] if model is None else [model]
+    here = [model]
     for element in path:
         fields = (each.model_fields.get(str(element)) for each in here)
         inner = [m for each in fields if each is not None for m in _models(each.annotation)]

@@ -324,7 +324,7 @@ def test_a_trial_ends_when_the_process_that_asked_is_gone(nets, tmp_path):
     pipe = subprocess.PIPE
     command = [sys.executable, SERVE, WORKER]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) as process:
-        request = json.dumps({"path": sys.path, "file": str(file)})
+        request = json.dumps({"path": sys.path, "cwd": str(tmp_path), "file": str(file)})
         process.stdin.write(request.encode() + b"\n")
         process.stdin.flush()
         assert any(b"running the sample" in line for line in process.stdout)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from support import LISTENING, command
 
-from compilekit.cli import recipes
+from compilekit.recipe import library
 from compilekit.testing import tiny_pipeline
 
 COMMAND = [str(Path(sys.executable).with_name("compilekit"))]
@@ -86,8 +86,8 @@ def test_recipes_are_listed_by_family_in_lines_that_fit():
     listed = [line.split()[:2] for group in groups for line in group.splitlines()[1:]]
     assert listed == [[row["name"], row["target"]] for row in rows]
     families = [{line.split("/")[0] for line in group.splitlines()[1:]} for group in groups]
-    assert families == [{f"  {family}"} for family in recipes.FAMILIES]
-    assert [group.splitlines()[0] for group in groups] == list(recipes.FAMILIES.values())
+    assert families == [{f"  {family}"} for family in library.families()]
+    assert [group.splitlines()[0] for group in groups] == list(library.families().values())
     assert max(len(line) for group in groups for line in group.splitlines()) <= 100
 
 

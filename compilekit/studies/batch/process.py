@@ -40,7 +40,7 @@ def ask(
         try:
             answer = run_worker(
                 WORKER,
-                {"path": sys.path, "file": str(file)},
+                {"path": sys.path, "cwd": str(Path.cwd()), "file": str(file)},
                 python=sys.executable,
                 folder=folder,
                 key=f"batch {batch}",

@@ -155,7 +155,7 @@ def test_it_is_for_its_own_device_alone(make, host):
 
 
 def test_a_bundle_of_parts_is_no_other_pipeline(bundle, exporter):
-    with pytest.raises(ck.UsageError, match="only a pipeline compiled whole can be another"):
+    with pytest.raises(ck.UsageError, match="only a bundle of a whole pipeline loads as another"):
         load(bundle, exporter, pipeline="StableDiffusionImg2ImgPipeline")
 
 
@@ -228,7 +228,7 @@ def test_its_checks_can_be_run_alone(host, make, tmp_path):
     assert ck.preflight(recipe, pipeline, level="think", force=True, **said) == [
         "think: fine, force is True"
     ]
-    with pytest.raises(ck.UsageError, match='level="guess": say one of look, think'):
+    with pytest.raises(ck.UsageError, match='level="guess": name one of look, think'):
         ck.preflight(recipe, pipeline, level="guess", **said)
 
 

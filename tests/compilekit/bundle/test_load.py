@@ -240,7 +240,7 @@ def test_components_that_are_not_compiled_stay_open(pipeline):
 
 def test_saving_says_to_copy_the_bundle(pipeline, tmp_path):
     for owner in (pipeline, pipeline.unet, pipeline.text_encoder):
-        with pytest.raises(ck.SaveError, match="copy that folder in place of saving"):
+        with pytest.raises(ck.SaveError, match="copy that folder instead of saving"):
             owner.save_pretrained(tmp_path / "saved")
 
 

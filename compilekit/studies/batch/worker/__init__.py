@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
     """Run the trial whose request is pickled in a file."""
+    # Relative paths in recipes and options start from the folder of the command.
+    os.chdir(request["cwd"])
     sys.path[:] = request["path"]
     say("loading torch")
     from compilekit.studies.batch.trial import tried
