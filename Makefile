@@ -35,7 +35,7 @@ help:
 	@echo "make test-neuron  the Neuron backend, in its own environment"
 	@echo "make test-gaudi   the Gaudi backend's second engine, in its own environment"
 	@echo "make test-older   the core with the older libraries of the Neuron environment"
-	@echo "make test-pythons make quick on every other Python on this machine"
+	@echo "make test-pythons make quick on each other Python that has a wheel of torch on disk"
 	@echo "make test-gpu     the tests that need a CUDA device"
 	@echo "make format       format the code"
 	@echo "make bench        measure, side by side, in one run (an hour)"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import EXPORTER, SAMPLE
 
 import compilekit as ck
@@ -19,6 +20,9 @@ from compilekit.testing import tiny_pipeline
 _NUMBERS = itertools.count()
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long an example takes says nothing on a machine that does other work too.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # Tiny models gain nothing from threads, and lose much when other processes want the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -286,7 +286,6 @@ STEPS = st.sampled_from(
 
 @settings(
     max_examples=8,
-    deadline=None,
     phases=[Phase.generate],
     database=None,
     derandomize=True,

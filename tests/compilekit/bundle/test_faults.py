@@ -282,7 +282,6 @@ JUNK = st.one_of(
 # What is drawn depends on the bundle at hand, so examples of earlier runs would be nonsense.
 @settings(
     max_examples=1000,
-    deadline=None,
     database=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

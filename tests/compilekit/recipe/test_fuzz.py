@@ -69,7 +69,7 @@ def assert_readable(error: object) -> None:
     assert all(line.isprintable() for line in lines)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edits)
 def test_a_mutated_recipe_is_read_or_refused(changes: list[tuple[int, int, str]]) -> None:
     read = outcome(Recipe.parse, edited(RECIPE, changes))
@@ -79,7 +79,7 @@ def test_a_mutated_recipe_is_read_or_refused(changes: list[tuple[int, int, str]]
         assert_readable(read)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edits)
 def test_a_mutated_list_of_steps_is_read_or_refused(changes: list[tuple[int, int, str]]) -> None:
     read = outcome(steps_from_text, edited(STEPS, changes))
