@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,18 @@ def test_the_rules_hold(house):
     assert lint(house) == []
 
 
+def test_no_file_imports_itself_by_way_of_others():
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("compilekit", cache_dir=None)
+    # import-linter compares the files of a folder, but not with the folder's own `__init__.py`.
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()
+    name = "compilekit.recipe"
+    imports[f"{name}.draft"] = {name}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(imports).prepare()
+
+
 ROOMS = "Each room of the core imports only rooms below it"
 ITSELF = "Files inside of compilekit do not import `compilekit` itself"
 LAZY = "\n\ndef planted() -> None:\n    {}\n"
@@ -62,6 +75,7 @@ CHECKED = "\n\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    {}\n"
     [
         ("from compilekit.engine.run import Execution", ROOMS),
         ("from compilekit.engine import run", ROOMS),
+        ("from ..engine import run", ROOMS),
         ("import compilekit.engine.run", ROOMS),
         ("import compilekit", ITSELF),
         ("from compilekit import Recipe", ITSELF),

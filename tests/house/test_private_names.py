@@ -26,6 +26,10 @@ def private_names(source: str) -> list[str]:
         if isinstance(node, ast.ImportFrom) and node.module:
             found += [node.module for part in node.module.split(".") if is_private(part)]
             found += [alias.name for alias in node.names if is_private(alias.name)]
+        if isinstance(node, ast.Import):
+            found += [
+                alias.name for alias in node.names if any(map(is_private, alias.name.split(".")))
+            ]
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
@@ -51,8 +55,16 @@ def test_each_form_of_a_private_name_is_seen():
     source = """
 from torch._inductor import config
 from torch import _C
+import torch._dynamo.config as config
 getattr(x, "_hf_hook", None)
 hasattr(x, "_name") and setattr(x, "_other", 1)
 getattr(x, "__dict__")
 """
-    assert sorted(private_names(source)) == ["_C", "_hf_hook", "_name", "_other", "torch._inductor"]
+    assert private_names(source) == [
+        "torch._inductor",
+        "_C",
+        "torch._dynamo.config",
+        "_hf_hook",
+        "_name",
+        "_other",
+    ]
