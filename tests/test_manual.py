@@ -333,11 +333,11 @@ def test_every_workload_has_a_row_that_says_what_serves_it() -> None:
 
 
 def test_the_numbers_of_the_gate_and_the_recording_are_those_of_the_code() -> None:
-    from compilekit.engine import instruments, recording
+    from compilekit.engine import gate, instruments, recording
 
     # As it is written: tests take their times of fewer runs.
     said = runpy.run_path(instruments.__file__)
     text = (DOCS / "verification.md").read_text(encoding="utf-8")
-    assert f"error  <= budget + {said['ROUNDING']} * (error before the step)" in text
+    assert f"error  <= budget + {gate.ROUNDING} * (error before the step)" in text
     assert f"at most {said['TIMING_RUNS']},\nfor {said['TIMING_SECONDS']} s" in text
     assert f"at most {recording.MAX_SIGNATURES} signatures" in text

@@ -132,7 +132,7 @@ def largest_batch(
     >>> import compilekit as ck
     >>> ck.largest_batch("sd/cpu", limit=0)
     Traceback (most recent call last):
-    compilekit.errors.UsageError: the largest batch to try is 0, and must be 1 at the least
+    compilekit.errors.UsageError: the largest batch to try is 0, and must be at least 1
     """
     ready_ = ready(recipe, host=host, progress=progress, runs_here=False)
     from compilekit.studies.batch.search import Largest, check_source

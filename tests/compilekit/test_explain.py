@@ -244,7 +244,7 @@ def test_where_outputs_are_not_finite_the_explanation_ends(explain):
     found = explain("act{components=model, by=.nan}, act{components=model}")
     assert [step.key for step in found.steps] == ["steps[0].act"]
     assert "model gives NaN or infinity" in found.problems[0]
-    assert found.problems[0].endswith("; nothing after that is explained")
+    assert found.problems[0].endswith("; later steps are not explained")
 
 
 def test_what_was_left_alone_is_grouped_by_reason(explain):
