@@ -38,8 +38,9 @@ def beneath_hook(function: Any) -> Callable[..., Any] | None:
 def compute_dtype(module: Any) -> Any:
     """The dtype that layerwise casting computes in; None if the module does not cast."""
     hooks = getattr(module, "_diffusers_hook", None)
-    casts = None if hooks is None else hooks.get_hook("layerwise_casting")
-    return None if casts is None else casts.compute_dtype
+    get = getattr(hooks, "get_hook", None)
+    casts = None if get is None else get("layerwise_casting")
+    return getattr(casts, "compute_dtype", None)
 
 
 def progress_bar_config(pipeline: Any) -> dict[str, Any] | None:

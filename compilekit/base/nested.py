@@ -1,4 +1,4 @@
-"""Nested containers: copies of them with other leaves. Light."""
+"""Nested containers: their leaves, and copies with other leaves. Light."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def is_plain_container(value: Any) -> bool:
     """Whether it is a container that can be made anew without loss."""
     plain = type(value) in (dict, list, tuple) or hasattr(value, "_fields")
     return is_container(value) and (plain or is_model_output(value))
+
+
+def leaves(value: Any, opens: Callable[[Any], bool] = is_container) -> dict[str, Any]:
+    """The leaves of nested containers by path."""
+    found: dict[str, Any] = {}
+    mapped(value, found.setdefault, opens)
+    return found
 
 
 def mapped(

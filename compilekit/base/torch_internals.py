@@ -1,16 +1,18 @@
 """The private names of torch that compilekit uses, in one place. Loads torch.
 
-Each is probed when this file is imported, so that a torch that lacks one is refused with a reason.
+Each is probed when this file is imported, and those of the compiler before the first is needed, so
+that a torch that lacks one is refused with a reason.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.compiler.config
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from compilekit.errors import MachineError
 
@@ -18,6 +20,9 @@ WRAPPED = "_orig_mod"
 """The child in which the module that `torch.compile(module)` wraps is kept."""
 
 COMPILED_CALL = "_compiled_call_impl"
+CONFIG = "_config"
+"""The attribute of a config module of torch's that holds its entries."""
+
 ORIGINAL = "_torchdynamo_orig_callable"
 """The attribute of a compiled callable that holds the Python function."""
 
@@ -38,6 +43,23 @@ def _probe() -> None:
     lacks = [f"nn.Module.{name}" for name in _MODULE_NAMES if not hasattr(module, name)]
     if not hasattr(torch.Tensor, "_make_wrapper_subclass"):
         lacks.append("Tensor._make_wrapper_subclass")
+    if not hasattr(torch.compiler.config, CONFIG):
+        lacks.append(f"compiler.config.{CONFIG}")
+    _refuse(lacks)
+
+
+@functools.cache
+def _probe_compiler() -> None:
+    """Whether what `torch.compile` makes is told as such. Compiles nothing."""
+    lacks = []
+    if not hasattr(torch.compile(_probe, backend="eager"), ORIGINAL):
+        lacks.append(f"{ORIGINAL} on compiled functions")
+    if not hasattr(torch.compile(nn.Identity(), backend="eager"), WRAPPED):
+        lacks.append(f"{WRAPPED} in compiled modules")
+    _refuse(lacks)
+
+
+def _refuse(lacks: Sequence[str]) -> None:
     if lacks:
         raise MachineError(
             f"torch {torch.__version__} has no {', '.join(lacks)}, which compilekit uses: install "
@@ -82,6 +104,7 @@ def hooks_of(module: nn.Module) -> list[Any]:
 
 def is_wrapper(module: nn.Module) -> bool:
     """Whether `torch.compile(module)` made it."""
+    _probe_compiler()
     return WRAPPED in module._modules
 
 
@@ -119,14 +142,10 @@ def wrapper_tensor(
     return torch.Tensor._make_wrapper_subclass(kind, tuple(shape), dtype=dtype, device=device)
 
 
-def leaves_of(value: Any) -> list[Any]:
-    """The leaves of nested arguments, as torch flattens them."""
-    return tree_leaves(value)
-
-
 def config_entries(config: Any) -> Mapping[str, Any]:
     """The entries of a config module of torch's, by name."""
-    return getattr(config, "_config", {})
+    entries: Mapping[str, Any] = getattr(config, CONFIG)
+    return entries
 
 
 def driver_version() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from compilekit.base.nested import is_model_output, mapped
+from compilekit.base import nested
 from compilekit.bundle.manifest import Output, Parameter
 from compilekit.bundle.signature import RETURN_DICT, Constant, Seen, Signature, TensorArgument
 from compilekit.errors import BundleError, StepError, SymbolicShapeError
@@ -29,10 +29,8 @@ TRUSTED = ("diffusers", "transformers")
 
 
 def leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of a call by path."""
-    found: dict[str, Any] = {}
-    with_leaves(arguments, found.setdefault)
-    return found
+    """The leaves of a call by path, as `with_leaves` has them."""
+    return nested.leaves(arguments, _is_opened)
 
 
 def with_leaves(value: Any, replace: Callable[[str, Any], Any]) -> Any:
@@ -40,7 +38,11 @@ def with_leaves(value: Any, replace: Callable[[str, Any], Any]) -> Any:
 
     Empty containers are leaves, and so are those of other classes: they may hold more.
     """
-    return mapped(value, replace, lambda each: type(each) in CONTAINERS and bool(each))
+    return nested.mapped(value, replace, _is_opened)
+
+
+def _is_opened(value: Any) -> bool:
+    return type(value) in CONTAINERS and bool(value)
 
 
 def is_plain(leaf: Any) -> bool:
@@ -227,7 +229,7 @@ def template(output: Any, found: list[torch.Tensor]) -> Output:
         items = tuple(template(item, found) for item in output.values())
         return Output(kind="dict", keys=tuple(map(str, output)), items=items)
     # A ModelOutput is a mapping too, in which what is None is left out.
-    children = dict(output.items()) if is_model_output(output) else _parts(output)
+    children = dict(output.items()) if nested.is_model_output(output) else _parts(output)
     items = tuple(template(item, found) for item in children.values())
     name = f"{type(output).__module__}:{type(output).__qualname__}"
     return Output(kind="object", keys=tuple(children), items=items, class_name=name)

@@ -7,25 +7,29 @@ know OpenSSF model signatures can check them too. Light until it is used: no tor
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
+import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
+from compilekit.base.environment import installed_version
 from compilekit.bundle.files import check_files
 from compilekit.bundle.manifest import NAME, SIGNATURE, Manifest
 from compilekit.errors import MachineError, SignatureError, UsageError
-
-if TYPE_CHECKING:
-    from model_signing._signing.sign_ec_key import Signer, Verifier
 
 TRUST = "COMPILEKIT_TRUST"
 """The environment variable that names public keys; every bundle must be signed by one of them."""
 PASSWORD = "COMPILEKIT_KEY_PASSWORD"  # noqa: S105 - its name, not its value
 LIMIT = 64 << 20
+TESTED = "1.1"
+"""The releases of model-signing that this was tested with."""
 
 Trust = str | Path | Sequence[str | Path]
 
@@ -43,15 +47,17 @@ def sign(bundle: str | Path, key: str | Path) -> Path:
     """
     folder, name = Path(bundle), Path(bundle).resolve().name
     manifest, digest = Manifest.read_with_digest(folder)
-    signer = _signer(Path(key))
+    signer = _library().signing.Config()
+    password = os.environ.get(PASSWORD)
+    with _key_of(Path(key), "private"):
+        secret = password.encode() if password else None
+        signer.use_elliptic_key_signer(private_key=key, password=secret)
     check_files(folder, manifest)
-    from model_signing._signing.signing import Payload
-
-    signature = signer.sign(Payload(_statement(name, _digests(manifest, digest))))
+    signer.set_hashing_config(_hashed(name, _digests(manifest, digest)))
     target = folder / SIGNATURE
     half = target.with_name(f".{SIGNATURE}.{secrets.token_hex(4)}")
     try:
-        signature.write(half)
+        signer.sign(folder, half)
         half.replace(target)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
@@ -91,24 +97,31 @@ def _from_environment() -> list[Path] | None:
 
 def _signed_by(folder: Path, manifest: Manifest, digest: str, keys: Sequence[Path]) -> Path:
     """The key of these that signed the bundle as it is."""
-    verifiers = [(key, _verifier(key)) for key in keys]
-    path = folder / SIGNATURE
-    named = ", ".join(map(str, keys))
+    verifiers = [(key, *_verifier(key)) for key in keys]
+    path, named = folder / SIGNATURE, ", ".join(map(str, keys))
     if not path.exists() and not path.is_symlink():
         raise SignatureError(f"{folder}: is not signed, and must be, by {named}")
-    signature = _read(path)
-    hint = _hint(signature)
-    for key, verifier in verifiers:
-        if hint in (None, _fingerprint(verifier)):
-            with _invalid(path):
-                signed = verifier.verify(signature)
-            said = {d.identifier: d.digest.digest_hex for d in signed.resource_descriptors()}
-            _compare(folder, said, _digests(manifest, digest))
-            return key
-    raise SignatureError(f"{folder}: is signed by a key that is not trusted (trusted: {named})")
+    hint, signed = _read(path)
+    faults = []
+    for key, verifier, fingerprint in verifiers:
+        if hint not in ("", fingerprint):
+            continue
+        try:
+            # The library compares what was read with what was signed.
+            verifier.set_hashing_config(_hashed(folder.name, signed))
+            with contextlib.redirect_stdout(io.StringIO()):  # it warns if there is no hint
+                verifier.verify(folder, path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this key did not sign that
+            faults.append(_said(error))
+            continue
+        _compare(folder, signed, _digests(manifest, digest))
+        return key
+    if not faults:
+        raise SignatureError(f"{folder}: is signed by a key that is not trusted (trusted: {named})")
+    raise SignatureError(f"{path}: is no valid signature by {named}: {faults[0]}")
 
 
-def _compare(folder: Path, signed: dict[str, str], here: dict[str, str]) -> None:
+def _compare(folder: Path, signed: Mapping[str, str], here: Mapping[str, str]) -> None:
     for name in sorted(signed.keys() | here.keys()):
         if signed.get(name) != here.get(name):
             what = "was changed" if name in signed and name in here else "was added or removed"
@@ -119,75 +132,71 @@ def _digests(manifest: Manifest, own: str) -> dict[str, str]:
     return {NAME: own, **{file.path: file.sha256 for file in manifest.files}}
 
 
-@contextlib.contextmanager
-def _invalid(path: Path) -> Iterator[None]:
-    """Whatever another library raises over a file from anywhere, it is no valid signature."""
-    try:
-        yield
-    except Exception as error:
-        what = str(error).strip() or type(error).__name__
-        raise SignatureError(f"{path}: is no valid signature: {what}") from error
-
-
-def _read(path: Path) -> Any:
-    from model_signing._signing import sign_sigstore_pb
-
+def _read(path: Path) -> tuple[str, dict[str, str]]:
+    """The fingerprint of the key that a signature names, if it does, and the digests it is over."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > LIMIT:
         raise SignatureError(f"{path}: is no signature")
-    with _invalid(path):
-        return sign_sigstore_pb.Signature.read(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        hint = found["verificationMaterial"].get("publicKey", {}).get("hint") or ""
+        payload = json.loads(base64.b64decode(found["dsseEnvelope"]["payload"]))
+        return hint, {each["name"]: each["digest"] for each in payload["predicate"]["resources"]}
+    except Exception as error:  # whatever a file from anywhere holds
+        raise SignatureError(f"{path}: is no valid signature: {_said(error)}") from error
 
 
-def _hint(signature: Any) -> str | None:
-    key = signature.bundle.verification_material.public_key
-    return getattr(key, "hint", None) or None
+def _said(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
 
 
-def _fingerprint(verifier: Verifier) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+def _verifier(key: Path) -> tuple[Any, str]:
+    """What checks signatures by a public key, and what signatures call that key."""
+    verifying = _library().verifying
+    with _key_of(key, "public"):
+        from cryptography.hazmat.primitives import serialization as form
 
-    key = verifier._public_key  # noqa: SLF001
-    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(pem).hexdigest()
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+        public = form.load_pem_public_key(key.read_bytes())
+        pem = public.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    return verifier, hashlib.sha256(pem).hexdigest()
 
 
-def _statement(name: str, digests: dict[str, str]) -> Any:
-    from model_signing._hashing.hashing import Digest
-    from model_signing.manifest import Manifest as Statement
-    from model_signing.manifest import SerializationType
-
+def _hashed(name: str, digests: Mapping[str, str]) -> Any:
+    """A way to hash a bundle's files whose result is known, so that none is read again."""
+    library = _library()
     said = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
-    kind = SerializationType.from_args({**said, "ignore_paths": [SIGNATURE]})
+    kind = library.manifest.SerializationType.from_args({**said, "ignore_paths": [SIGNATURE]})
     items = [
-        kind.new_item(path, Digest("sha256", bytes.fromhex(digest)))
+        kind.new_item(path, library.Digest("sha256", bytes.fromhex(digest)))
         for path, digest in sorted(digests.items())
     ]
-    return Statement(name, items, kind)
+    config = library.hashing.Config()
+    config.hash = lambda *_, **__: library.manifest.Manifest(name, items, kind)
+    return config
 
 
-def _signer(key: Path) -> Signer:
-    with _key_of(key, "private"):
-        from model_signing._signing.sign_ec_key import Signer
-
-        password: Any = os.environ.get(PASSWORD)
-        return Signer(key, password.encode() if password else None)
-
-
-def _verifier(key: Path) -> Verifier:
-    with _key_of(key, "public"):
-        from model_signing._signing.sign_ec_key import Verifier
-
-        return Verifier(key)
+def _library() -> SimpleNamespace:
+    """The public names of model-signing, and the one private name that is needed."""
+    try:
+        from model_signing import hashing, manifest, signing, verifying
+        from model_signing._hashing.hashing import Digest
+    except ImportError as error:
+        what = f"signatures need the package {error.name}"
+        if (error.name or "").startswith("model_signing."):
+            found = installed_version("model-signing")
+            what = (
+                f"model-signing {found} is not {TESTED}, which compilekit is tested with: {error}"
+            )
+        raise MachineError(f"{what}: install compilekit[signing]") from error
+    return SimpleNamespace(
+        hashing=hashing, manifest=manifest, signing=signing, verifying=verifying, Digest=Digest
+    )
 
 
 @contextlib.contextmanager
 def _key_of(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
-    except ImportError as error:
-        raise MachineError(
-            f"signatures need the package {error.name}: install compilekit[signing]"
-        ) from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from compilekit.base import torch_internals
+from compilekit.base.nested import leaves
 from compilekit.errors import SealedError
 
 
@@ -37,7 +38,7 @@ class Placeholder(torch.Tensor):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         del types
-        given = torch_internals.leaves_of((args, kwargs or {}))
+        given = leaves((args, kwargs or {})).values()
         mine = next(each for each in given if isinstance(each, Placeholder))
         if function.overloadpacket in (torch.ops.aten.detach, torch.ops.aten.alias):
             return Placeholder.like(mine.shape, mine.dtype, mine.device, mine.reason)

@@ -6,14 +6,13 @@ whoever compiles later as well. diffusers' backends are chosen for each componen
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
 import compilekit as ck
+from compilekit_plugins import diffusers_internals
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -29,7 +28,6 @@ SWITCHES: dict[Kernel, str] = {
 }
 ON_CPU = ("flash", "math")
 SETTINGS = "torch.backends.cuda.*_sdp_enabled"
-DISPATCH = "diffusers.models.attention_dispatch"
 
 
 class Attention(ck.Options):
@@ -132,7 +130,7 @@ def _dispatched(module: Any, backend: str, key: str, name: str) -> list[str]:
     """Choose a backend by name; diffusers leaves out, without a word, what cannot choose."""
     if not hasattr(module, "set_attention_backend"):
         return []
-    with _default_kept():
+    with diffusers_internals.default_attention_kept():
         try:
             module.set_attention_backend(backend)
         except (ValueError, RuntimeError, ImportError, AttributeError) as error:
@@ -140,26 +138,8 @@ def _dispatched(module: Any, backend: str, key: str, name: str) -> list[str]:
     return [
         path
         for path, layer in module.named_modules()
-        if str(_value(getattr(getattr(layer, "processor", None), "_attention_backend", None)))
-        == backend
+        if diffusers_internals.attention_backend(layer) == backend
     ]
-
-
-def _value(backend: Any) -> Any:
-    return getattr(backend, "value", backend)
-
-
-@contextlib.contextmanager
-def _default_kept() -> Iterator[None]:
-    """Diffusers makes a component's backend that of all others too, for the whole process."""
-    __import__(DISPATCH)
-    registry = getattr(sys.modules[DISPATCH], "_AttentionBackendRegistry", None)
-    before = getattr(registry, "_active_backend", None)
-    try:
-        yield
-    finally:
-        if registry is not None:
-            registry._active_backend = before  # noqa: SLF001
 
 
 def _enabled(module: Any, kind: str) -> bool:

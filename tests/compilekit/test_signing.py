@@ -158,6 +158,28 @@ def test_the_environment_holds_whatever_the_caller_says(bundle, load, ours, thei
         load(bundle)
 
 
+def test_without_a_hint_each_trusted_key_is_tried(bundle, load, ours, theirs, capsys):
+    ck.sign(bundle, ours[0])
+    path = bundle / "model.sig"
+    signature = json.loads(path.read_text())
+    del signature["verificationMaterial"]["publicKey"]["hint"]
+    path.write_text(json.dumps(signature))
+    load(bundle, trust=[theirs[1], ours[1]])
+    assert "WARNING" not in capsys.readouterr().out
+    with pytest.raises(ck.SignatureError, match=r"is no valid signature by .*theirs\.pub"):
+        load(bundle, trust=theirs[1])
+    rewrite(bundle, lambda manifest: manifest.update(name="x"))
+    with pytest.raises(ck.SignatureError, match=r"manifest\.json: was changed"):
+        load(bundle, trust=[theirs[1], ours[1]])
+
+
+def test_a_release_of_the_library_that_lacks_a_name_is_refused(bundle, ours, monkeypatch):
+    monkeypatch.delattr("model_signing._hashing.hashing.Digest")
+    said = r"model-signing \S+ is not 1\.1, which .* 'Digest' .*: install compilekit\[signing\]"
+    with pytest.raises(ck.MachineError, match=said):
+        ck.sign(bundle, ours[0])
+
+
 def test_a_bundle_that_is_not_whole_is_not_signed(bundle, ours):
     alter_file(bundle, None)
     with pytest.raises(ck.BundleError, match="was altered"):

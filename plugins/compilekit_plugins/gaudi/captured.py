@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import compilekit as ck
 from compilekit.model import EntryPoint
+from compilekit_plugins import torch_internals
 from compilekit_plugins.gaudi.guard import Guard
 from compilekit_plugins.gaudi.keys import (
     Key,
@@ -32,6 +32,8 @@ from compilekit_plugins.gaudi.keys import (
 from compilekit_plugins.gaudi.options import Gaudi
 from compilekit_plugins.gaudi.probe import Probe
 from compilekit_plugins.gaudi.weights import Watch
+
+pytree = torch_internals.pytree()
 
 
 class Ready(Protocol):
@@ -125,7 +127,7 @@ class Captured:
             return result
 
     def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves, structure = tree_flatten((args, kwargs))
+        leaves, structure = pytree.tree_flatten((args, kwargs))
         try:
             key = key_of(leaves, structure)
         except UnkeyedError as error:
@@ -141,7 +143,7 @@ class Captured:
     def _covering(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
         """Answer a call of a kind that is, or is to be, covered."""
         if key in self._left:
-            args, kwargs = tree_unflatten(list(leaves), structure)
+            args, kwargs = pytree.tree_unflatten(list(leaves), structure)
             return self._eagerly(self._left[key], args, kwargs)
         if key in self._ready:
             return self._replay(key, leaves)
@@ -185,15 +187,15 @@ class Captured:
         """Answer by calls of a batch that was warmed up, the last one filled with copies."""
         results = []
         for piece, real in pieces(leaves, found):
-            made, shape = tree_flatten(self._covering(found.key, piece, structure))
+            made, shape = pytree.tree_flatten(self._covering(found.key, piece, structure))
             self.counts.padded += found.into - real
             results.append([_cut(each, found.into, real) for each in made])
         joined = [_joined(column, found.rows) for column in zip(*results, strict=True)]
-        return tree_unflatten(joined, shape)
+        return pytree.tree_unflatten(joined, shape)
 
     def _first(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
         """The first call of a kind: run once as it is, to see whether it can be captured."""
-        args, kwargs = tree_unflatten(list(leaves), structure)
+        args, kwargs = pytree.tree_unflatten(list(leaves), structure)
         with Probe() as probe:
             result = self._python(*args, **kwargs)
         why = probe.why or _uncloneable(result)
@@ -236,7 +238,7 @@ def _joined(column: Sequence[Any], rows: int) -> Any:
 
 def _uncloneable(result: Any) -> str:
     """Why an output cannot be copied out of a graph's own memory; empty if it can."""
-    for leaf in tree_flatten(result)[0]:
+    for leaf in pytree.tree_flatten(result)[0]:
         if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
             return f"it gives a {type(leaf).__name__}"
     return ""

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map, tree_unflatten
 
 import compilekit as ck
+from compilekit_plugins import torch_internals
 from compilekit_plugins.gaudi.worker import driver
+
+pytree = torch_internals.pytree()
 
 _broken: list[str] = []
 """Why no capture can be begun in this process any more."""
@@ -27,7 +29,7 @@ class Graph:
         self._stream = hpu.Stream()
         self._graph = hpu.HPUGraph()
         self._held = [_copied(leaf) for leaf in leaves]
-        args, kwargs = tree_unflatten(list(self._held), structure)
+        args, kwargs = pytree.tree_unflatten(list(self._held), structure)
         with hpu.stream(self._stream):
             self._graph.capture_begin()
             try:
@@ -54,7 +56,7 @@ class Graph:
         with driver.hpu().stream(self._stream):
             copy_into(self._held, leaves)
             self._graph.replay()
-            return tree_map(_copied, self._outputs)
+            return pytree.tree_map(_copied, self._outputs)
 
 
 def copy_into(held: Sequence[Any], leaves: Sequence[Any]) -> None:
@@ -81,7 +83,7 @@ class Compiled:
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Run it."""
-        args, kwargs = tree_unflatten(list(leaves), self._structure)
+        args, kwargs = pytree.tree_unflatten(list(leaves), self._structure)
         # torch gives up, without a word, on a function that was compiled eight times.
-        with torch._dynamo.config.patch(recompile_limit=1024):  # noqa: SLF001
+        with torch_internals.dynamo_config().patch(recompile_limit=1024):
             return self._code(*args, **kwargs)

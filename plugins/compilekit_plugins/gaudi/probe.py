@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from compilekit_plugins import torch_internals
 
 REFUSED = (
     (torch.Tag.data_dependent_output, "reads a value while it runs"),
@@ -15,11 +16,14 @@ REFUSED = (
 )
 
 
-class Probe(TorchDispatchMode):  # type: ignore[no-untyped-call]
+_Mode: Any = torch_internals.dispatch_mode()
+
+
+class Probe(_Mode):  # type: ignore[misc]
     """Runs operations as they are, and notes the first that cannot be captured."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.why = ""
 
     def __torch_dispatch__(
@@ -43,7 +47,7 @@ def _is_fixed(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
         # Only a mask picks as many as it happens to hold.
         return all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
     # An attention that may drop weights at random, and drops none.
-    names = [argument.name for argument in func._schema.arguments]  # noqa: SLF001
+    names = torch_internals.argument_names(func)
     if "dropout_p" not in names:
         return False
     index = names.index("dropout_p")

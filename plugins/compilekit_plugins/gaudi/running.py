@@ -45,12 +45,11 @@ class Running:
 
 def _loaded(folder: Path, dtypes: Mapping[str, str]) -> Any:
     import diffusers
-    from diffusers.utils import deprecation_utils
 
-    # diffusers renamed the keyword, and warns about the old name.
-    keyword = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
+    from compilekit_plugins.diffusers_internals import dtype_keyword
+
     kinds = {name: getattr(torch, kind) for name, kind in dtypes.items()}
     with recipes.no_bars():
-        subject = diffusers.DiffusionPipeline.from_pretrained(folder, **{keyword: kinds})
+        subject = diffusers.DiffusionPipeline.from_pretrained(folder, **{dtype_keyword(): kinds})
     machine.move(subject)
     return subject

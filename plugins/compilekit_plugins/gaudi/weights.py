@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from compilekit_plugins.diffusers_internals import HOOK, LORA
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SETTINGS = ("processor", "training", "scaling", "_active_adapter", "_disable_adapters", "_hf_hook")
+SETTINGS = ("processor", "training", *LORA, HOOK)
 """Attributes of modules that decide what a forward does, and are no tensors: attention's
 processors, and those of LoRA layers."""
 
@@ -34,9 +36,12 @@ class Watch:
 
 def _parts(owner: nn.Module) -> Iterator[tuple[str, Any]]:
     for path, module in owner.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):  # noqa: SLF001
-            if tensor is not None:
-                yield f"{path}.{name}", (id(tensor), _place(tensor), tensor.dtype)
+        held = (
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        )
+        for name, tensor in held:
+            yield f"{path}.{name}", (id(tensor), _place(tensor), tensor.dtype)
         own = vars(module)
         for name in SETTINGS:
             if name in own:

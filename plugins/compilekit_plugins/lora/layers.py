@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
+from compilekit_plugins.diffusers_internals import ADAPTERS
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,7 @@ def merge(module: nn.Module, where: str) -> None:
     for name, layer in layers.items():
         parent, _, own = name.rpartition(".")
         setattr(module.get_submodule(parent), own, layer.get_base_layer())
-    # What diffusers and transformers go by when they save, load adapters and list them.
-    for note in ("peft_config", "_hf_peft_config_loaded"):
+    for note in ADAPTERS:
         vars(module).pop(note, None)
 
 

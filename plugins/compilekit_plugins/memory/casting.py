@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import re
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from torch import nn
 
 import compilekit as ck
 from compilekit.model import float_dtype
+from compilekit_plugins.diffusers_internals import KEPT_IN_FLOAT32, also_uncast
 from compilekit_plugins.memory.hooks import CASTS, hooked, plain_errors, refuse_offloaded
 
 if TYPE_CHECKING:
     from compilekit.model import Model
     from compilekit_plugins.memory import Layerwise
 
-SKIPPED = "_skip_layerwise_casting_patterns"
 KINDS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -30,7 +29,6 @@ KINDS = (
     nn.Linear,
     nn.Embedding,
 )
-KEPT_IN_FLOAT32 = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
 
 
 def cast(model: Model, options: Layerwise, context: ck.StepContext) -> ck.StepResult:
@@ -106,27 +104,12 @@ def _apply(
     from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 
     if _casts_itself(module):
-        with _also_skipped(module, patterns):
+        with also_uncast(module, patterns):
             module.enable_layerwise_casting(storage_dtype=storage, compute_dtype=compute)
         return
     kept = [name for key in KEPT_IN_FLOAT32 for name in getattr(module, key, None) or ()]
     skip = (*DEFAULT_SKIP_MODULES_PATTERN, *kept, *patterns)
     apply_layerwise_casting(module, storage, compute, skip_modules_pattern=skip)
-
-
-@contextlib.contextmanager
-def _also_skipped(module: Any, patterns: tuple[str, ...]) -> Iterator[None]:
-    """Add to what the class skips: patterns that are passed would replace diffusers' defaults."""
-    before = getattr(module, SKIPPED, None)
-    own = SKIPPED in vars(module)
-    setattr(module, SKIPPED, (*(before or ()), *patterns))
-    try:
-        yield
-    finally:
-        if own:
-            setattr(module, SKIPPED, before)
-        else:
-            delattr(module, SKIPPED)
 
 
 def _exactly(path: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
+from compilekit_plugins.diffusers_internals import HOOK, hook_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,13 +17,12 @@ GROUPS, CASTS = "group_offloading", "layerwise_casting"
 
 def accelerated(module: nn.Module) -> list[str]:
     """The modules inside that accelerate moves; the name of the outermost is empty."""
-    return [path for path, part in module.named_modules() if hasattr(part, "_hf_hook")]
+    return [path for path, part in module.named_modules() if hasattr(part, HOOK)]
 
 
 def hooked(module: nn.Module, kind: str) -> dict[str, Any]:
     """The hooks of diffusers of one kind, by the names of the modules inside that have them."""
-    registries = {path: getattr(p, "_diffusers_hook", None) for path, p in module.named_modules()}
-    found = {path: each.get_hook(kind) for path, each in registries.items() if each is not None}
+    found = {path: hook_of(part, kind) for path, part in module.named_modules()}
     return {path: hook for path, hook in found.items() if hook is not None}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from compilekit.model import EntryPoint, Layer, Model, float_dtype
+from compilekit_plugins.diffusers_internals import OLD_FORWARD
 
 MATRIX = 2
 
@@ -63,7 +64,7 @@ def cast_at_the_door(
 
 def _door_of(entry: EntryPoint) -> Door | None:
     """The door that an earlier step put there."""
-    found: Any = vars(entry.owner).get("_old_forward") or vars(entry.owner).get(entry.method)
+    found: Any = vars(entry.owner).get(OLD_FORWARD) or vars(entry.owner).get(entry.method)
     while isinstance(found, Layer) and not isinstance(found, Door):
         found = found.beneath
     return found if isinstance(found, Door) else None

@@ -1,7 +1,4 @@
-"""AOTInductor: every private name of torch that exporting and loading need stands in this file.
-
-It is asked for what the installed torch has, so that an older one gives a plain error.
-"""
+"""AOTInductor: exporting, compiling and loading, with what the installed torch has for it."""
 
 from __future__ import annotations
 
@@ -16,12 +13,14 @@ from typing import Any
 import torch
 
 import compilekit as ck
+from compilekit_plugins import torch_internals
 from compilekit_plugins.torch_compile.symbols import check_symbols
 
 CODE = "code.so"
 BLOB = "weights.blob"
 WORK = "work"
 FROM_BLOB = "update_constant_buffer_from_blob"
+METHODS = ("get_constant_names_to_original_fqns", "run", "update_constant_buffer")
 KERNELS = (".cubin", ".hsaco", ".spv")
 
 OPTIONS: dict[str, Any] = {
@@ -72,30 +71,31 @@ def compile_program(
     packed: bool,
 ) -> dict[str, torch.Tensor]:
     """Compile into a folder; gives the constants that the code reads, by its names for them."""
-    if packed and not hasattr(_runner_class("cpu"), "update_constant_buffer_from_blob"):
+    if packed and not hasattr(_runner_class("cpu"), FROM_BLOB):
         raise ck.MachineError(
             f"`weights: packed` needs a newer torch than {torch.__version__}: say `weights: shared`"
         )
     work = destination / WORK
     wanted = {**OPTIONS, **(PACKED if packed else {}), **options}
-    known = torch._inductor.config.get_config_copy()
+    inductor = torch_internals.inductor()
+    known = inductor.config.get_config_copy()
     # Older torch lacks settings that only make code smaller; the others must be there.
     lacks = [name for name in (*REQUIRED, *(PACKED if packed else ())) if name not in known]
-    if lacks or (packed and not hasattr(_runner_class("cpu"), FROM_BLOB)):
+    if lacks:
         raise ck.MachineError(
             f"torch {torch.__version__} cannot compile {'packed' if packed else 'shared'} weights "
-            f"ahead of time ({', '.join(lacks) or FROM_BLOB} is not there): install a newer one"
+            f"ahead of time ({', '.join(lacks)} is not there): install a newer one"
         )
     settings = {name: value for name, value in wanted.items() if name in known}
     graph = _module(program)
     # Without no_grad, freezing is ignored without a word.
     # torch leaves a note of the machine in its settings.
-    leaves = torch._inductor.config.patch({"aot_inductor.metadata": {}})
+    leaves = inductor.config.patch({"aot_inductor.metadata": {}})
     with torch.no_grad(), leaves, warnings.catch_warnings():
         # Of torch's own code, on its own code.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
-        files: Any = torch._inductor.aot_compile(
+        files: Any = inductor.aot_compile(
             graph, inputs, {}, options={**settings, "aot_inductor.output_path": str(work)}
         )
     _move([Path(file) for file in files if isinstance(file, str)], destination)
@@ -149,7 +149,7 @@ def _device(tensors: Sequence[torch.Tensor]) -> torch.device:
 
 
 def _runner_class(kind: str) -> Any:
-    found = getattr(torch._C._aoti, f"AOTIModelContainerRunner{kind.capitalize()}", None)
+    found = torch_internals.runner_class(kind, *METHODS)
     if found is None:
         raise ck.MachineError(
             f"torch {torch.__version__} cannot run code of AOTInductor on {kind} here"

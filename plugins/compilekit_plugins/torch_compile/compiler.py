@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx.experimental import _config
 
-shapes: Any = _config  # torch gives it a `patch` when it runs
+from compilekit_plugins import torch_internals
+
+shapes = torch_internals.shape_config()
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Compiler:
             module.forward = self.function(module.forward)
             return
         module.compile(**self.arguments)
-        compiled: Any = module._compiled_call_impl  # noqa: SLF001
-        module._compiled_call_impl = self._set(compiled)  # noqa: SLF001
+        torch_internals.replace_compiled_call(module, self._set)
 
     def function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compile a function."""

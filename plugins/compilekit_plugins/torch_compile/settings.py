@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import compilekit as ck
+from compilekit_plugins import torch_internals
 
 if TYPE_CHECKING:
     from compilekit_plugins.torch_compile import TorchCompile
@@ -53,9 +54,7 @@ def aot_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
 
 
 def _check_switched_on(key: str) -> None:
-    from torch._dynamo import config
-
-    if config.disable:
+    if torch_internals.dynamo_config().disable:
         raise ck.StepError(
             f"{key}: torch's compiler is switched off in this process (TORCH_COMPILE_DISABLE or "
             "TORCHDYNAMO_DISABLE is set), so nothing would be compiled"
@@ -73,9 +72,8 @@ def _check_backend(backend: str, key: str) -> None:
 
 def _inductor_options(options: TorchCompile, key: str) -> dict[str, Any]:
     """The mode, expanded, and the recipe's own options: torch takes one or the other."""
-    from torch._inductor import config, list_mode_options
-
-    known = config.get_config_copy()
+    inductor = torch_internals.inductor()
+    known = inductor.config.get_config_copy()
     for name, value in options.inductor.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -91,6 +89,6 @@ def _inductor_options(options: TorchCompile, key: str) -> dict[str, Any]:
                 f"{key}.inductor.{name}: {value!r} is not a {type(default).__name__}, "
                 f"as its default {default!r} is"
             )
-    mode = {} if options.mode == "default" else list_mode_options(options.mode)
+    mode = {} if options.mode == "default" else inductor.list_mode_options(options.mode)
     packing = {"freezing": True} if options.weights == "packed" else {}
     return {**mode, **packing, **options.inductor}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 import compilekit as ck
+from compilekit_plugins.diffusers_internals import repeated_blocks
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -55,7 +56,7 @@ def quantised_outside(module: nn.Module, blocks: dict[str, nn.Module]) -> list[s
 def _classes(module: nn.Module, name: str, wanted: str | list[str]) -> list[str]:
     if isinstance(wanted, list):
         return wanted
-    own = list(getattr(module, "_repeated_blocks", None) or [])
+    own = repeated_blocks(module)
     if not own:
         raise ck.StepError(
             f"{name}: a {type(module).__name__} names no repeated blocks; name the block classes "

@@ -1,7 +1,4 @@
-"""Watching torch's compiler: how long, how many graphs, where they break, what is compiled again.
-
-Torch's own names for this are private, and stand in this file alone.
-"""
+"""Watching torch's compiler: how long, how many graphs, where they break, and recompiles."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch._dynamo import utils
-
 import compilekit as ck
+from compilekit_plugins import torch_internals
+
+utils = torch_internals.dynamo_metrics()
 
 BREAK_LOGS = (
     "torch._dynamo.symbolic_convert.__graph_breaks",
@@ -118,19 +115,17 @@ def _listening(logger: logging.Logger, handler: logging.Handler) -> Iterator[Non
 @contextlib.contextmanager
 def compiler_errors(key: str) -> Iterator[None]:
     """Turn what the compiler raises into errors that name the step and say what to do."""
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import InvalidCxxCompiler
-
+    errors = torch_internals.dynamo_errors()
     try:
         yield
-    except (TorchDynamoException, RuntimeError) as error:
-        if _caused_by(error, InvalidCxxCompiler):
+    except (errors.TorchDynamoException, RuntimeError) as error:
+        if _caused_by(error, torch_internals.no_compiler_error()):
             raise ck.MachineError(
                 f"{key}: torch's inductor needs a C++ compiler, and finds none; install g++ "
                 "(Debian: apt-get install g++), or set CXX"
             ) from error
         hint = ""
-        if isinstance(error, torch._dynamo.exc.Unsupported):  # noqa: SLF001
+        if isinstance(error, errors.Unsupported):
             hint = "\nTry `fullgraph: false`, or `regions:` that leave this line out."
         raise ck.StepError(f"{key}: {type(error).__name__}: {error}{hint}") from error
 
