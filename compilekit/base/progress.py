@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from compilekit.base.streams import ERR, own
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -42,7 +44,15 @@ class Progress:
         from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Bar(*columns, console=console, transient=True) as bar:
+        # What libraries write goes above the bar, unless it is kept.
+        above = own(ERR) is None
+        with Bar(
+            *columns,
+            console=console,
+            transient=True,
+            redirect_stdout=above,
+            redirect_stderr=above,
+        ) as bar:
             self._bar = bar
             bar.add_task(title, total=None)
             try:
@@ -65,4 +75,4 @@ def _console() -> Console:
     # Not at the top: who shows nothing does not wait for it.
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(file=own(ERR), stderr=True)

@@ -10,10 +10,12 @@ import functools
 import os
 import signal
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import typer
 
+from compilekit.base.streams import captured
 from compilekit.cli import (
     apply,
     batch,
@@ -36,7 +38,8 @@ from compilekit.cli import (
     sign,
     verify,
 )
-from compilekit.errors import CompilekitError
+from compilekit.cli.shared import VerboseOption
+from compilekit.errors import CompilekitError, RecipeError, UsageError
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -55,13 +58,22 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
 
-def _guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """Show what compilekit raises on purpose, and Ctrl-C, in one message and no traceback."""
+@app.callback()
+def _whole(*, context: typer.Context, verbose: VerboseOption = False) -> None:
+    context.obj = verbose
+
+
+def _guarded(function: Callable[..., None], *, aloud: bool = False) -> Callable[..., None]:
+    """Show what compilekit raises on purpose, and Ctrl-C, in one message and no traceback.
+
+    What libraries write is shown before it, or at once with `--verbose` and where it is `aloud`.
+    """
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> None:
+    def call(*, context: typer.Context, verbose: bool, **arguments: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with captured(verbose=verbose or aloud or context.obj, is_failure=_is_failure):
+                function(**arguments)
         except CompilekitError as error:
             typer.echo(f"compilekit: {error}", err=True)
             if error.repro is not None:
@@ -74,7 +86,17 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
             typer.echo("compilekit: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
+    # The command has the option too, after its name.
+    own, more = (signature(each, eval_str=True) for each in (function, _whole))
+    parameters = [*own.parameters.values(), *more.parameters.values()]
+    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return call
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether what libraries wrote may explain it: not a mistake in the input, nor Ctrl-C."""
+    expected = (UsageError, RecipeError, typer.Exit, typer.Abort)
+    return not isinstance(error, expected) and type(error) is not KeyboardInterrupt
 
 
 COMMANDS = (
@@ -99,7 +121,9 @@ COMMANDS = (
     doctor,
 )
 for command in COMMANDS:
-    app.command(name=command.__name__.rpartition(".")[2])(_guarded(command.run))
+    app.command(name=command.__name__.rpartition(".")[2])(
+        _guarded(command.run, aloud=command is push)
+    )
 
 group = typer.Typer(help=cache.HELP, no_args_is_help=True)
 for name, function in cache.COMMANDS.items():

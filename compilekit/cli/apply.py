@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +13,8 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
+    echo,
     prepare_output,
-    quiet_libraries,
     recipe_of,
 )
 from compilekit.errors import CompilekitError, UsageError
@@ -39,14 +37,11 @@ def run(
     Exit code 1 when a step fails or a budget is broken; the report is saved all the same.
     """
     prepare_output(output)
-    quiet_libraries()
     from compilekit.api import apply
     from compilekit.plugin.host import load_host
 
     try:
-        # With --json, what plugins and models print must not end up in the JSON.
-        with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-            applied = apply(recipe_of(recipe, steps), model, host=load_host(plugin or []))
+        applied = apply(recipe_of(recipe, steps), model, host=load_host(plugin or []))
     except CompilekitError as error:
         if isinstance(error.report, Report):
             _show(error.report, output, as_json=json)
@@ -54,7 +49,7 @@ def run(
     saved = _save_images(applied.before, applied.after, output)
     _show(applied.report, output, as_json=json)
     if not json:
-        typer.echo(f"saved in {output}: {', '.join([*saved, 'report.json'])}")
+        echo(f"saved in {output}: {', '.join([*saved, 'report.json'])}")
 
 
 def _save_images(before: Any, after: Any, output: Path) -> list[str]:
@@ -76,7 +71,7 @@ def _save_images(before: Any, after: Any, output: Path) -> list[str]:
 
 def _show(report: Report, output: Path, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(report.to_json())
+        echo(report.to_json().rstrip())
     else:
         from compilekit.report.table import print_report
 

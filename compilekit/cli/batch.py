@@ -12,7 +12,7 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
-    print_json,
+    print_result,
     recipe_of,
 )
 from compilekit.studies.batch.data import Batches, BatchTrial
@@ -63,13 +63,7 @@ def run(
         )
     except BaseException:
         if any(trial.fits for trial in tried):
-            _show(Batches(sorted(tried, key=lambda trial: trial.batch), limit), as_json=json)
+            found = Batches(sorted(tried, key=lambda trial: trial.batch), limit)
+            print_result(found, found.to_dict(), json=json)
         raise
-    _show(found, as_json=json)
-
-
-def _show(found: Batches, *, as_json: bool) -> None:
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        typer.echo(str(found))
+    print_result(found, found.to_dict(), json=json)

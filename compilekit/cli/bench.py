@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import Annotated
 
 import typer
@@ -14,8 +12,7 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
-    print_json,
-    quiet_libraries,
+    print_result,
     recipe_of,
 )
 
@@ -39,20 +36,14 @@ def run(
 
     The result is verified first: exit code 1 when a budget is broken, and nothing is timed.
     """
-    quiet_libraries()
     from compilekit.api import bench
     from compilekit.plugin.host import load_host
 
-    # What plugins and models print must not end up among the numbers.
-    with contextlib.redirect_stdout(sys.stderr):
-        found = bench(
-            recipe_of(recipe, steps),
-            model,
-            batches=tuple(batch or (1,)),
-            runs=runs,
-            host=load_host(plugin or []),
-        )
-    if json:
-        print_json(found.to_dict())
-    else:
-        typer.echo(str(found))
+    found = bench(
+        recipe_of(recipe, steps),
+        model,
+        batches=tuple(batch or (1,)),
+        runs=runs,
+        host=load_host(plugin or []),
+    )
+    print_result(found, found.to_dict(), json=json)

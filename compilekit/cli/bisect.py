@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+from compilekit.base.streams import ERR, behind
 from compilekit.cli.shared import (
     JsonOption,
     ModelArgument,
     PluginOption,
     RecipeArgument,
     StepsOption,
-    print_json,
-    quiet_libraries,
+    print_result,
     recipe_of,
 )
 from compilekit.errors import UsageError
@@ -49,16 +49,12 @@ def run(
 
     The model is loaded anew for each trial.
     """
-    quiet_libraries()
     from compilekit.api import bisect
     from compilekit.plugin.host import load_host
 
     judge = None if check is None else _command(check)
     found = bisect(recipe_of(recipe, steps), model, check=judge, host=load_host(plugin or []))
-    if json:
-        print_json(asdict(found))
-    else:
-        typer.echo(str(found))
+    print_result(found, asdict(found), json=json)
 
 
 def _command(text: str) -> Callable[[Any], bool]:
@@ -78,7 +74,11 @@ def _command(text: str) -> Callable[[Any], bool]:
                 picture.save(Path(folder) / f"{number}.png")
             try:
                 done = subprocess.run(  # noqa: S603 - the user's own command
-                    words, env={**os.environ, IMAGES: folder}, check=False
+                    words,
+                    env={**os.environ, IMAGES: folder},
+                    stdout=behind(ERR),
+                    stderr=behind(ERR),
+                    check=False,
                 )
             except OSError as error:
                 raise UsageError(f"--check {words[0]}: {error.strerror}") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +14,8 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
+    echo,
     print_json,
-    quiet_libraries,
     recipe_of,
 )
 from compilekit.errors import CompilekitError
@@ -49,22 +47,19 @@ def run(
     The bundle is loaded once and checked before it gets its name. Load it with
     `compilekit.load` or `compilekit run`. Exit code 1 when a step fails or a budget is broken.
     """
-    quiet_libraries()
     from compilekit.api import build
     from compilekit.plugin.host import load_host
     from compilekit.report.table import print_report
 
     try:
-        # With --json, what plugins and models print must not end up in the JSON.
-        with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-            built = build(
-                recipe_of(recipe, steps),
-                model,
-                output,
-                host=load_host(plugin or []),
-                cache=cache,
-                force=force,
-            )
+        built = build(
+            recipe_of(recipe, steps),
+            model,
+            output,
+            host=load_host(plugin or []),
+            cache=cache,
+            force=force,
+        )
     except CompilekitError as error:
         if isinstance(error.report, Report) and not json:
             print_report(error.report)
@@ -80,7 +75,7 @@ def run(
         )
         return
     print_report(built.report)
-    typer.echo(str(built))
+    echo(str(built))
 
 
 def _numbers(path: Path) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compilekit.base.bytesize import parse_size, size
-from compilekit.cli.shared import JsonOption, print_json, print_table
+from compilekit.cli.shared import JsonOption, echo, print_json, print_result, print_table
 from compilekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def show(*, json: JsonOption = False) -> None:
         ]
         print_table(["kind", "what", "size", "took", "last used"], rows)
     else:
-        typer.echo("the build cache is empty")
+        echo("the build cache is empty")
 
 
 def measure(*, json: JsonOption = False) -> None:
@@ -41,10 +41,9 @@ def measure(*, json: JsonOption = False) -> None:
     from compilekit.cache import settings
 
     total, limit = sum(entry.size for entry, _ in _cache().entries()), settings.limit()
-    if json:
-        print_json({"folder": str(settings.folder()), "bytes": total, "limit": limit})
-    else:
-        typer.echo(f"{settings.folder()}: {size(total)} of {size(limit)} (COMPILEKIT_CACHE_LIMIT)")
+    text = f"{settings.folder()}: {size(total)} of {size(limit)} (COMPILEKIT_CACHE_LIMIT)"
+    value = {"folder": str(settings.folder()), "bytes": total, "limit": limit}
+    print_result(text, value, json=json)
 
 
 def prune(
@@ -64,7 +63,7 @@ def prune(
     since = 0.0 if days is None else time.time() - days * DAY
     removed = _cache().prune(limit=room, unused_since=since)
     count, total = len(removed), sum(entry.size for entry in removed)
-    typer.echo(f"removed {count} {'entry' if count == 1 else 'entries'}, {size(total)}")
+    echo(f"removed {count} {'entry' if count == 1 else 'entries'}, {size(total)}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"list": show, "size": measure, "prune": prune}
@@ -74,7 +73,7 @@ def _cache() -> Cache:
     from compilekit.cache import settings
     from compilekit.cache.store import Cache
 
-    return Cache(settings.folder(), settings.limit(), lambda text: typer.echo(text, err=True))
+    return Cache(settings.folder(), settings.limit(), lambda text: echo(text, err=True))
 
 
 def _row(entry: Entry, used: float) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import JsonOption, print_rows
+from compilekit.cli.shared import JsonOption, echo, print_rows
 
 
 def run(
@@ -27,4 +27,4 @@ def run(
     if json or rows:
         print_rows(["what", "where", "first", "second"], rows, json=json)
     else:
-        typer.echo("they are the same, up to times")
+        echo("they are the same, up to times")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import Annotated
 
 import typer
@@ -14,7 +12,7 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
-    quiet_libraries,
+    echo,
     recipe_of,
 )
 
@@ -40,13 +38,10 @@ def run(
     Shows graph breaks, recompiles and the shape that caused them, layers left alone and why, and
     what the sample calls that no step works on. Broken budgets are told, and stop nothing.
     """
-    quiet_libraries()
     from compilekit.api import explain
     from compilekit.plugin.host import load_host
 
-    # With --json, what plugins and models print must not end up in the JSON.
-    with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-        found = explain(
-            recipe_of(recipe, steps), model, leave_out=leave_out, host=load_host(plugin or [])
-        )
-    sys.stdout.write(found.to_json() if json else f"{found}\n")
+    found = explain(
+        recipe_of(recipe, steps), model, leave_out=leave_out, host=load_host(plugin or [])
+    )
+    echo(found.to_json().rstrip() if json else found)

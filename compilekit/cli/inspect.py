@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from compilekit.base.bytesize import size
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.manifest import NAME, Manifest
 from compilekit.cli import saved
-from compilekit.cli.shared import JsonOption, print_json
+from compilekit.cli.shared import JsonOption, echo, print_json
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
@@ -25,21 +24,16 @@ def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
     """
     if (bundle / saved.INDEX).is_file() and not (bundle / NAME).exists():
         compiled = _compiled(bundle)
-        if json and compiled:
-            print_json({"compiled": compiled})
-        elif compiled:
-            sys.stdout.write("".join(f"{line}\n" for line in compiled))
-        elif json:
-            print_json(saved.summary(bundle))
+        if json:
+            print_json({"compiled": compiled} if compiled else saved.summary(bundle))
         else:
-            sys.stdout.write("".join(f"{line}\n" for line in saved.lines(bundle)))
+            echo("\n".join(compiled or saved.lines(bundle)))
         return
     manifest = Manifest.read(bundle)
     if json:
         print_json(summary(manifest))
         return
-    for line in _lines(manifest, _compiled(bundle) if manifest.whole else []):
-        sys.stdout.write(f"{line}\n")
+    echo("\n".join(_lines(manifest, _compiled(bundle) if manifest.whole else [])))
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import typer
@@ -12,7 +11,7 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
-    print_json,
+    print_result,
     recipe_of,
 )
 
@@ -35,7 +34,4 @@ def run(
     from compilekit.plugin.host import load_host
 
     checked = plan(recipe_of(recipe, steps), host=load_host(plugin or []), for_=purpose)
-    if json:
-        print_json({**checked.to_dict(), "digest": checked.digest})
-    else:
-        sys.stdout.write(f"{checked}\n")
+    print_result(checked, {**checked.to_dict(), "digest": checked.digest}, json=json)

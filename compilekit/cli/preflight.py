@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import Annotated
 
 import typer
@@ -15,8 +13,7 @@ from compilekit.cli.shared import (
     PluginOption,
     RecipeArgument,
     StepsOption,
-    print_json,
-    quiet_libraries,
+    print_result,
     recipe_of,
 )
 
@@ -37,19 +34,14 @@ def run(
 
     Exit code 1 when the model cannot be compiled, 3 when this machine will not do.
     """
-    quiet_libraries()
     from compilekit.api import preflight
     from compilekit.plugin.host import load_host
 
-    with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
-        notes = preflight(
-            recipe_of(recipe, steps),
-            model,
-            level=level or "",
-            force=force,
-            host=load_host(plugin or []),
-        )
-    if json:
-        print_json({"notes": notes})
-    else:
-        typer.echo("nothing stands in the way")
+    notes = preflight(
+        recipe_of(recipe, steps),
+        model,
+        level=level or "",
+        force=force,
+        host=load_host(plugin or []),
+    )
+    print_result("nothing stands in the way", {"notes": notes}, json=json)

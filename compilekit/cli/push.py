@@ -11,7 +11,7 @@ from compilekit.base.bytesize import size
 from compilekit.bundle.files import total
 from compilekit.bundle.manifest import File
 from compilekit.cli.inspect import BundleArgument
-from compilekit.cli.shared import print_table
+from compilekit.cli.shared import echo, print_table
 from compilekit.ship.push import push
 
 
@@ -37,13 +37,13 @@ def run(
     def confirm(files: list[File]) -> bool:
         print_table(["file", "size"], [(file.path, size(file.size)) for file in files])
         kind = "public" if public else "private"
-        typer.echo(f"{len(files)} files, {size(total(files))}, to {repository} ({kind} if new)")
+        echo(f"{len(files)} files, {size(total(files))}, to {repository} ({kind} if new)")
         if yes:
             return True
         if not sys.stdin.isatty():
-            typer.echo("say --yes to upload without being asked", err=True)
+            echo("say --yes to upload without being asked", err=True)
             return False
         return typer.confirm("Upload them?")
 
     address = push(bundle, repository, private=not public, revision=revision or "", confirm=confirm)
-    typer.echo(f"uploaded: {address}")
+    echo(f"uploaded: {address}")

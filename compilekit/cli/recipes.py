@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from compilekit.base.columns import aligned
-from compilekit.cli.shared import JsonOption, print_rows
+from compilekit.cli.shared import JsonOption, echo, print_rows
 
 
 def run(*, json: JsonOption = False) -> None:
@@ -27,6 +25,6 @@ def run(*, json: JsonOption = False) -> None:
         family = library.family(name)
         if family != shown:
             gap = "\n" if shown else ""
-            sys.stdout.write(f"{gap}{titles.get(family, family)}\n")
+            echo(f"{gap}{titles.get(family, family)}")
             shown = family
-        sys.stdout.write(f"  {line}\n")
+        echo(f"  {line}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import ModelArgument, quiet_libraries
+from compilekit.cli.shared import ModelArgument, echo
 
 
 def run(
@@ -21,7 +21,6 @@ def run(
     Without MODEL, a model of the same configs with random weights is made. Exit code 0 when the
     step does not fail here, otherwise that of its error.
     """
-    quiet_libraries()
     from compilekit.api import replay
 
-    typer.echo(replay(repro, model))
+    echo(replay(repro, model))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from compilekit.cli.inspect import BundleArgument
-from compilekit.cli.shared import KeyOption, PluginOption, prepare_output, quiet_libraries
+from compilekit.cli.shared import KeyOption, PluginOption, echo, prepare_output
 from compilekit.errors import UsageError
 
 
@@ -54,7 +54,6 @@ def run(
     `--set height=96` and the like change the call. Exit code 3 when the bundle was built for
     another machine.
     """
-    quiet_libraries()
     given = dict(_parsed(each) for each in argument or [])
     if prompt is not None:
         given["prompt"] = prompt
@@ -83,9 +82,9 @@ def run(
     saved = _save(result, output)
     eager = sum(counts.eager for counts in known.counts().values())
     note = f"; {eager} calls ran eagerly" if eager else ""
-    typer.echo(f"loaded in {loaded:.2f} s, ran in {seconds:.2f} s{note}")
+    echo(f"loaded in {loaded:.2f} s, ran in {seconds:.2f} s{note}")
     if saved:
-        typer.echo(f"saved {saved}")
+        echo(f"saved {saved}")
 
 
 def _parsed(text: str) -> tuple[str, Any]:

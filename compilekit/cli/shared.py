@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compilekit.base.columns import aligned
+from compilekit.base.streams import ERR, OUT, own
 from compilekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +52,14 @@ KeyOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on where a check of the machine says it will not do.")
 ]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        envvar="COMPILEKIT_VERBOSE",
+        help="Show what other libraries and plugins write; left out, only if the command fails.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 
 
@@ -77,22 +83,22 @@ def prepare_output(output: Path) -> None:
         raise UsageError(f"--output {output}: cannot write there: {error.strerror}") from error
 
 
-def quiet_libraries() -> None:
-    """Keep what libraries say of themselves while they load out of a command's output."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line of the command's own, whatever becomes of those of libraries."""
+    typer.echo(text, file=own(ERR if err else OUT), err=err)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a plain table."""
-    sys.stdout.writelines(f"{line}\n" for line in aligned([columns, *rows]))
+def print_result(text: object, value: Any, *, json: bool) -> None:
+    """Print what a command found, as text or as JSON."""
+    if json:
+        print_json(value)
+    else:
+        echo(text)
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, json: bool) -> None:
@@ -101,3 +107,8 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, json: b
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(columns, rows)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a plain table."""
+    echo("\n".join(aligned([columns, *rows])))

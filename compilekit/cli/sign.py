@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from compilekit.cli.inspect import BundleArgument
+from compilekit.cli.shared import echo
 
 
 def run(
@@ -29,4 +30,4 @@ def run(
     """
     from compilekit.bundle.signing import sign
 
-    typer.echo(f"signed: {sign(bundle, key)}")
+    echo(f"signed: {sign(bundle, key)}")

@@ -13,9 +13,9 @@ from compilekit.cli.shared import (
     JsonOption,
     KeyOption,
     PluginOption,
+    echo,
     print_json,
     print_table,
-    quiet_libraries,
 )
 from compilekit.errors import VerificationError
 
@@ -44,7 +44,6 @@ def run(
     check_files(bundle, manifest)
     rows = []
     if replay:
-        quiet_libraries()
         from compilekit.api import load
         from compilekit.load.verify import replay as answer
         from compilekit.plugin.host import load_host
@@ -58,9 +57,9 @@ def run(
         signed = [str(path) for path in signers]
         print_json({"files": len(manifest.files), "signed_by": signed, "replay": numbers})
     else:
-        typer.echo(f"{len(manifest.files)} files, {size(total(manifest.files))}: as built")
+        echo(f"{len(manifest.files)} files, {size(total(manifest.files))}: as built")
         for path in signers:
-            typer.echo(f"signed by {path}")
+            echo(f"signed by {path}")
         if rows:
             cells = [
                 (r.entry, f"{r.recorded:.2e}", f"{r.error:.2e}", "ok" if r.ok else "worse")

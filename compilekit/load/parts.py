@@ -133,7 +133,7 @@ def _weighed(
     fatal = [each for each in found if each.severity == "fatal"]
     for each in found:
         if each.severity == "warning":
-            warnings.warn(f"{folder}: {each}", stacklevel=2)
+            warnings.warn(f"{folder}: {str(each).removeprefix('warning: ')}", stacklevel=2)
     if not fatal:
         return False
     lines = "\n".join(f"  {each}" for each in fatal)

@@ -46,7 +46,7 @@ def load_whole(
             raise MismatchError(f"{folder} was built for another machine:\n{lines}")
         for each in found:
             if each.severity == "warning":
-                warnings.warn(f"{folder}: {each}", stacklevel=2)
+                warnings.warn(f"{folder}: {str(each).removeprefix('warning: ')}", stacklevel=2)
         finish()
         stored = StoredPart(
             folder=folder,

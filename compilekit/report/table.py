@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compilekit.base.bytesize import size
+from compilekit.base.streams import OUT, own
 from compilekit.report.data import Measurement, Report, StepReport
 
 NAME = 30
@@ -17,7 +18,7 @@ COLUMNS = f"{'error':>9}{'moved':>10}{'time':>12}{'speed-up':>15}"
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print what every step did, and how the sample fared from end to end."""
-    console = console or Console()
+    console = console or Console(file=own(OUT))
     for line in report_lines(report):
         style = "" if line.startswith(" ") else "bold"
         console.print(Text(line, style=style), soft_wrap=True)

@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from compilekit.base.streams import live
 from compilekit.errors import MachineError, ModelError, StepError, WorkerError, from_dict
 
 SERVE = Path(__file__).with_name("serve.py")
@@ -158,6 +160,8 @@ class _Talk:
                 text = line.decode(errors="replace").rstrip()
                 if text:
                     self._printed.append(text)
+                    if live():
+                        sys.stderr.write(f"{text}\n")
 
     def _follow(self, line: bytes) -> dict[str, Any] | None:
         """One answer; gives the result, if it is that."""

@@ -331,7 +331,7 @@ def test_a_bundle_for_another_machine_runs_eagerly_where_that_is_asked_for(bundl
 
 
 def test_a_difference_that_may_matter_is_a_warning(bundle, load):
-    with pytest.warns(UserWarning, match=r"warning: diffusers: built with 0.1, here"):
+    with pytest.warns(UserWarning, match=r": diffusers: built with 0.1, here"):
         load(edited(bundle, diffusers="0.1"))
 
 
