@@ -19,10 +19,8 @@ NOT_FULL := not full and not gpu
 MAIN := $(NOT_FULL) and not neuron and not gaudi
 
 QUICK_TESTS := tests/house tests/compat/test_surface.py::test_public_names_commands_and_entry_points_are_the_same \
-	tests/compilekit/recipe tests/compilekit/test_order.py tests/compilekit/test_plan.py \
-	tests/compilekit/test_host.py tests/compilekit/test_staging.py tests/compilekit/cache/test_store.py \
-	tests/compilekit/bundle/test_signature.py tests/compilekit/bundle/test_compare.py \
-	tests/compilekit/measure/test_compare.py tests/compilekit/measure/test_images.py
+	$(addprefix tests/compilekit/,recipe plan plugin/test_host.py base/test_staging.py cache/test_store.py \
+	bundle/test_signature.py bundle/test_compare.py measure/test_compare.py measure/test_images.py)
 
 .PHONY: help demo quick quick-checks quick-tests test test-all test-neuron test-gaudi test-older test-gpu test-pythons \
 	lint format bench clean

@@ -31,7 +31,7 @@ LONG = (
     "test_bundles.py",
     "test_gaudi_native.py",
     "test_workloads.py",
-    "test_cache.py",
+    "test_build_cache.py",
     "test_gaudi_bundles.py",
     "test_build.py",
     "test_memory_offloading.py",

@@ -15,7 +15,7 @@ from support import SAMPLE
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
 
-PAGE = Path(__file__).parents[1] / "docs" / "steps.md"
+PAGE = Path(__file__).parents[2] / "docs" / "steps.md"
 
 STEPS = {
     "attention": "attention{sdpa=[math]}",

@@ -14,7 +14,7 @@ from compilekit.base.environment import installed_version
 from compilekit.cli import app
 from compilekit.testing import tiny_pipeline
 
-OTHER = Path(__file__).parents[1] / ".venv-gaudi" / "bin"
+OTHER = Path(__file__).parents[2] / ".venv-gaudi" / "bin"
 SAMPLE = {"prompt": "a cat", "height": 32, "width": 32, "num_inference_steps": 2, "seed": 7}
 
 

@@ -28,7 +28,7 @@ from compilekit.steps import CHANGES, FRESH
 if TYPE_CHECKING:
     import click
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 WORKLOADS = [
     *(f"A{n}" for n in range(1, 17)),

@@ -13,7 +13,7 @@ import compilekit as ck
 from compilekit.recipe import library
 from compilekit.subject.sample import sample_arguments
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", library.names())

@@ -14,7 +14,7 @@ from compilekit.base.environment import installed_version
 from compilekit.cli import app
 from compilekit.testing import tiny_pipeline
 
-OTHER = Path(__file__).parents[1] / ".venv-neuron" / "bin" / "python"
+OTHER = Path(__file__).parents[2] / ".venv-neuron" / "bin" / "python"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import compilekit as ck
 from compilekit.recipe import library
 from compilekit.testing import tiny_pipeline
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "steps").glob("*.md"))
+PAGES = sorted((Path(__file__).parents[2] / "docs" / "steps").glob("*.md"))
 OPTIONS = {
     "torch_compile": EAGER,
     "torchao": {"min_features": 16},
