@@ -18,7 +18,7 @@ from compilekit.bundle.constants import held_by
 from compilekit.bundle.signature import Signature
 from compilekit.subject.model import EntryPoint, Layer
 
-OWN = frozenset({*vars(nn.Module()), "extra_repr"})
+COMMON = frozenset({*vars(nn.Module()), "extra_repr"})
 """The attributes that every module has. Weights, children and hooks are compared elsewhere."""
 
 DEPTH = 6
@@ -54,27 +54,29 @@ def structure(module: nn.Module) -> list[Any]:
     return [
         [
             name,
-            _class(type(each)),
-            _settings(each, with_layers=each is not module),
-            each.training,
-            [unlike(hook) for hook in hooks_of(each)],
+            _class(type(child)),
+            _settings(child, with_layers=child is not module),
+            child.training,
+            [unlike(hook) for hook in hooks_of(child)],
         ]
-        for name, each in module.named_modules()
+        for name, child in module.named_modules()
     ]
 
 
 def _class(kind: type) -> str:
     """A class by its name. A class made in a function may differ each time."""
-    if "<locals>" in kind.__qualname__:
-        return unlike(kind)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return unlike(kind) if "<locals>" in kind.__qualname__ else _name(kind)
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:
     return {
         name: _plain(value)
         for name, value in vars(module).items()
-        if name not in OWN and (with_layers or not isinstance(value, Layer))
+        if name not in COMMON and (with_layers or not isinstance(value, Layer))
     }
 
 
@@ -85,9 +87,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, torch.Tensor | nn.Module):
         return "a tensor or module, compared elsewhere"
     if isinstance(value, type) or getattr(value, "__qualname__", "").isidentifier():
-        return f"{value.__module__}.{value.__qualname__}"
+        return _name(value)
     if isinstance(value, MethodType) and hasattr(value.__func__, "__qualname__"):
-        return f"{value.__func__.__module__}.{value.__func__.__qualname__}"
+        return _name(value.__func__)
     if depth == DEPTH:
         return unlike(value)
     if isinstance(value, Mapping):
@@ -97,8 +99,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
     if type(value).__module__.split(".")[0] in TRUSTED and hasattr(value, "__dict__"):
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        return [kind, _plain(vars(value), depth + 1)]
+        return [_name(type(value)), _plain(vars(value), depth + 1)]
     return unlike(value)
 
 

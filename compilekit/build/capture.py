@@ -28,6 +28,12 @@ class Captured:
     entry: EntryPoint
     arguments: Mapping[str, Any]
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors among its leaves, by path."""
+        every = leaves(self.arguments)
+        return {path: leaf for path, leaf in every.items() if isinstance(leaf, torch.Tensor)}
+
 
 def settings(
     model: Model, sample: Mapping[str, Any], shapes: Sequence[Mapping[str, int]]
@@ -39,11 +45,13 @@ def settings(
     """
     if not model.is_pipeline:
         return [sized(model, sample, changes) for changes in ({}, *shapes)]
-    found: list[dict[str, Any]] = [dict(sample)]
+    short: list[dict[str, Any]] = []
     for changes in ({}, *shapes):
-        guided = _guidances(model, sample, changes)
-        found += [one_step(sized(model, sample, each)) for each in guided]
-    return [found[0], *(each for i, each in enumerate(found[1:]) if each not in found[1 : i + 1])]
+        for guided in _guidances(model, sample, changes):
+            arguments = one_step(sized(model, sample, guided))
+            if arguments not in short:
+                short.append(arguments)
+    return [dict(sample), *short]
 
 
 def _guidances(
@@ -62,37 +70,31 @@ def capture(
     run: Callable[[Mapping[str, Any]], Any],
 ) -> dict[str, list[Captured]]:
     """Run the sample in every setting; keep one call of each kind for every entry point."""
-    kept: dict[str, dict[object, Captured]] = {entry.name: {} for entry in entries}
+    calls: dict[str, dict[object, Captured]] = {entry.name: {} for entry in entries}
     with contextlib.ExitStack() as stack:
         for entry in entries:
-            stack.enter_context(entry.standing_in(_keeper(entry, kept[entry.name])))
+            stack.enter_context(entry.standing_in(_keeper(entry, calls[entry.name])))
         for index, arguments in enumerate(runs):
-            with _named("" if not index else f"shapes: {_shown(arguments)}: "):
+            sizes = [f"{k}={v}" for k, v in arguments.items() if isinstance(v, int | float)]
+            try:
                 run(arguments)
-    return {name: list(calls.values()) for name, calls in kept.items()}
+            except CompilekitError as error:
+                if not index:
+                    raise
+                raise ModelError(f"shapes: {', '.join(sizes)}: {error}") from error
+    return {name: list(kinds.values()) for name, kinds in calls.items()}
 
 
-@contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    try:
-        yield
-    except CompilekitError as error:
-        if not where:
-            raise
-        raise ModelError(f"{where}{error}") from error
-
-
-def _keeper(entry: EntryPoint, kept: dict[object, Captured]) -> Callable[..., Any]:
+def _keeper(entry: EntryPoint, calls: dict[object, Captured]) -> Callable[..., Any]:
     function = entry.function
     parameters, takes_any = parameters_of(function)
     binder = Binder(entry.name, parameters, takes_any=takes_any)
 
     def keep(*args: Any, **kwargs: Any) -> Any:
         arguments = binder.bind(args, kwargs)
-        found = leaves(arguments)
-        key = key_of(found)
-        if key not in kept:
-            kept[key] = Captured(entry, with_leaves(arguments, _copied))
+        key = key_of(leaves(arguments))
+        if key not in calls:
+            calls[key] = Captured(entry, with_leaves(arguments, _copied))
         return function(*args, **kwargs)
 
     return keep
@@ -103,7 +105,3 @@ def _copied(_: str, leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return leaf.detach().clone(memory_format=torch.preserve_format)
     return leaf
-
-
-def _shown(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in arguments.items() if isinstance(v, int | float))

@@ -36,31 +36,34 @@ class UnknownCodeError(Exception):
 class Code:
     """Versions and digests of the code that runs; `is_own`: some of it is the user's."""
 
-    found: dict[str, str]
+    versions: dict[str, str]
     is_own: bool
 
 
 def code_of(modules: Iterable[nn.Module]) -> Code:
     """The code that runs in these modules."""
-    every = list(modules)
-    names = {name for kind in _classes(every) for name in _homes(kind)}
-    names |= {name for each in every for value in vars(each).values() for name in _inside(value)}
-    found: dict[str, str] = {}
+    names: set[str] = set()
+    classes: set[type] = set()
+    for layer in modules:
+        classes.update(type(layer).__mro__)
+        names.update(name for value in vars(layer).values() for name in _inside(value))
+    names.update(name for kind in classes for name in _homes(kind))
+    versions: dict[str, str] = {}
     is_own = False
     for name in names:
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if name in sys.builtin_module_names or (file and _is_installed(file)):
             package = name.partition(".")[0]
-            found[package] = _version(package)
+            versions[package] = _version(package)
         elif not file:
             raise UnknownCodeError(f"{name} is in no file")
         else:
             is_own = True
     if is_own:
         # Modules that it imports may have changed too.
-        found |= {each.__name__: source_digest(path) for each, path in _own_modules()}
-    return Code(found, is_own)
+        versions |= {module.__name__: source_digest(path) for module, path in _users_modules()}
+    return Code(versions, is_own)
 
 
 def source_digest(path: Path) -> str:
@@ -68,19 +71,12 @@ def source_digest(path: Path) -> str:
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + _bytes(file))
+        digest.update(str(file.relative_to(path.parent)).encode() + b"\0")
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            raise UnknownCodeError(f"{file}: {error.strerror}") from error
     return digest.hexdigest()
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UnknownCodeError(f"{file}: {error.strerror}") from error
-
-
-def _classes(modules: Iterable[nn.Module]) -> set[type]:
-    return {kind for each in modules for kind in type(each).__mro__}
 
 
 def _homes(kind: type) -> Iterator[str]:
@@ -98,21 +94,17 @@ def _inside(value: object, depth: int = 0) -> Iterator[str]:
         value = value.__func__
     if isinstance(value, type | FunctionType):
         yield value.__module__ or ""
-    elif isinstance(value, Mapping) and depth < DEPTH:
-        for each in value.values():
-            yield from _inside(each, depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset) and depth < DEPTH:
-        for each in value:
-            yield from _inside(each, depth + 1)
+    elif isinstance(value, Mapping | list | tuple | set | frozenset) and depth < DEPTH:
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _inside(item, depth + 1)
 
 
 @functools.cache
 def _is_installed(file: str) -> bool:
-    path = str(Path(file).resolve())
-    return path.startswith(_INSTALLED)
+    return str(Path(file).resolve()).startswith(_INSTALLED)
 
 
-def _own_modules() -> Iterator[tuple[ModuleType, Path]]:
+def _users_modules() -> Iterator[tuple[ModuleType, Path]]:
     """Every imported module that belongs to no installed package."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from compilekit.base.words import Range, Sizes
 from compilekit.build.alike import likeness, part_name
 from compilekit.build.capture import Captured, capture
 from compilekit.build.flat import Flat, inputs_of
-from compilekit.build.reuse import Made, Place, Reuse
-from compilekit.build.signatures import Wanted, apart, wanted, widened
+from compilekit.build.reuse import Exported, Place, Reuse
+from compilekit.build.signatures import Group, groups_of, widened
 from compilekit.bundle import manifest
 from compilekit.bundle.calls import (
     Binder,
@@ -30,7 +30,7 @@ from compilekit.bundle.calls import (
     template,
 )
 from compilekit.bundle.constants import held_by, identity, is_quantised
-from compilekit.bundle.signature import RETURN_DICT, Signature
+from compilekit.bundle.signature import RETURN_DICT, Signature, TensorArgument
 from compilekit.errors import StepError, SymbolicShapeError, VerificationError
 from compilekit.load.entry import CompiledEntry, Variant, variant_of
 from compilekit.measure.compare import compare
@@ -53,46 +53,36 @@ class Compiled:
     component: str
     parameters: tuple[manifest.Parameter, ...]
     takes_any: bool
-    parts: tuple[Made, ...]
+    parts: tuple[Exported, ...]
 
 
+@dataclass
 class Export:
     """Exports the components of one step, and puts the loaded parts in their place."""
 
-    def __init__(
-        self,
-        step: PlannedStep,
-        position: int,
-        context: StepContext,
-        model: Model,
-        host: Host,
-        folder: Path,
-        sizes: Sizes,
-        reuse: Reuse,
-    ) -> None:
-        self.reuse = reuse
-        self.step = step
-        self.position = position
-        self.context = context
-        self.model = model
-        self.host = host
-        self.folder = folder
-        self.sizes = sizes
-        self.by_region = False
-        self._made: dict[tuple[str, Signature], list[Made]] = {}
+    step: PlannedStep
+    position: int
+    context: StepContext
+    model: Model
+    host: Host
+    folder: Path
+    sizes: Sizes
+    reuse: Reuse
+    parts: dict[tuple[str, Signature], list[Exported]] = field(default_factory=dict)
 
     def run(
         self, runs: Sequence[Mapping[str, Any]], sample: Callable[[Mapping[str, Any]], Any]
     ) -> tuple[StepResult, list[Compiled]]:
         """Export everything; returns the step's result and the compiled entry points."""
         start = time.perf_counter()
-        entries = self._entries()
+        regions = self.host.regions(self.step, self.model, self.context)
+        entries = [self.model.entry_point(name) for name in regions or self.context.components]
         self.context.progress("capturing calls")
         calls = capture(entries, runs, sample)
-        done: list[Compiled] = []
+        compiled: list[Compiled] = []
         called = [entry for entry in entries if calls[entry.name]]
         # Some blocks may have no call: those of the unused half of a VAE, for example.
-        if not called or (len(called) < len(entries) and not self.by_region):
+        if not called or (len(called) < len(entries) and regions is None):
             idle = next(entry.name for entry in entries if not calls[entry.name])
             raise StepError(
                 f"{self.step.key}: {idle}: the sample never calls it, so there is nothing to "
@@ -100,79 +90,75 @@ class Export:
             )
         for number, entry in enumerate(called, 1):
             self.context.progress(f"compiling {entry.name} ({number} of {len(called)})")
-            done.append(self._compile(entry, calls[entry.name]))
+            compiled.append(self._compile(entry, calls[entry.name]))
         # Installed last: a block inside another must be exported as Python.
-        for each in done:
-            self._install(each)
-        return self._result(done, time.perf_counter() - start), done
-
-    def _entries(self) -> list[EntryPoint]:
-        names = self.host.regions(self.step, self.model, self.context)
-        self.by_region = names is not None
-        return [self.model.entry_point(name) for name in names or self.context.components]
+        for block in compiled:
+            self._install(block)
+        return _result(compiled, time.perf_counter() - start), compiled
 
     def _compile(self, entry: EntryPoint, calls: Sequence[Captured]) -> Compiled:
-        calls = [widened(call, _runner_of(entry)) for call in calls]
+        calls = [widened(call) for call in calls]
         for call in calls:
             _refuse_objects(self.step, call)
         parameters, takes_any = parameters_of(entry.function)
-        groups = wanted(calls, self.sizes)
+        groups = groups_of(calls, self.sizes)
         if self.sizes == "one" and len(groups) > 1:
             sizes = "\n".join(f"  {group.signature}" for group in groups)
             raise StepError(
                 f"{self.step.key}: with these options a part serves calls of one size, and the "
                 f"sample calls {entry.name} with {len(groups)}:\n{sizes}"
             )
-        parts = [made for group in groups for made in self._parts(group)]
+        parts = [part for group in groups for part in self._parts(group)]
         component = entry.name.split(".")[0]
         return Compiled(entry, entry.function, component, parameters, takes_any, tuple(parts))
 
-    def _parts(self, group: Wanted) -> list[Made]:
+    def _parts(self, group: Group) -> list[Exported]:
         """The parts for a group of calls: those of an equal entry point, or new ones."""
         alike = likeness(group.example.entry)
-        known = self._made.get((alike, group.signature))
+        known = self.parts.get((alike, group.signature))
         if known is not None:
             # They look equal; a comparison with this entry point's own Python decides.
-            for made in known:
-                self._verify(group.example.entry, made, group)
+            for part in known:
+                self._verify(part, group)
             return known
         try:
             parts = [self._export(group, alike)]
         except (SymbolicShapeError, VerificationError) as error:
-            if not _is_symbolic(group.signature):
+            if not any(map(_symbols, group.signature.tensors)):
                 raise
             self.context.progress(f"fixed sizes: {error}")
-            parts = [made for each in apart(group) for made in self._parts(each)]
-        self._made[alike, group.signature] = parts
+            fixed = groups_of(group.calls, "fixed")
+            parts = [part for smaller in fixed for part in self._parts(smaller)]
+        self.parts[alike, group.signature] = parts
         return parts
 
-    def _export(self, group: Wanted, alike: str) -> Made:
+    def _export(self, group: Group, alike: str) -> Exported:
         entry = group.example.entry
         component = entry.name.partition(".")[0]
         where = f"parts/{component}/{part_name(alike, self.position, group.signature)}"
         inputs = inputs_of(group.example)
         place = Place(self.folder, where, self.position, _device([*inputs, *_tensors(entry)]))
         try:
-            return self.reuse.made(
+            return self.reuse.part(
                 self.step,
                 group,
                 place,
                 make=lambda: self._new(group, place, inputs),
-                verify=lambda made: self._verify(entry, made, group),
+                verify=lambda exported: self._verify(exported, group),
             )
         except (SymbolicShapeError, VerificationError):
             shutil.rmtree(place.path, ignore_errors=True)
             raise
 
-    def _new(self, group: Wanted, place: Place, inputs: tuple[torch.Tensor, ...]) -> Made:
+    def _new(self, group: Group, place: Place, inputs: tuple[torch.Tensor, ...]) -> Exported:
         entry, signature = group.example.entry, group.signature
         place.path.mkdir(parents=True)
         context = ExportContext(
-            **{each.name: getattr(self.context, each.name) for each in fields(StepContext)},
+            **vars(self.context),
             entry=entry.name,
             flat=Flat(group.example),
             inputs=inputs,
-            symbols=tuple(_symbols(tensor.shape) for tensor in signature.tensors),
+            symbols=tuple(map(_symbols, signature.tensors)),
         )
         with torch.no_grad():
             part = self.host.export(self.step, self.model, place.path, context)
@@ -186,27 +172,31 @@ class Export:
             details=dict(part.details),
             **_outputs(group.example),
         )
-        return Made(row, part, extra, _device([*_tensors(entry), *part.constants.values()]))
+        device = _device([*_tensors(entry), *part.constants.values()])
+        exported = Exported(row, part, extra, device)
+        self._verify(exported, group)
+        return exported
 
-    def load(self, entry: EntryPoint, made: Made) -> Variant:
+    def load(self, entry: EntryPoint, exported: Exported) -> Variant:
         """Load a part for an entry point, with that entry point's tensors."""
         tensors = {held.row.name: held.tensor for held in held_by(entry.owner)}
         constants = {
-            name: made.extra[source.removeprefix("extra:")]
+            name: exported.extra[source.removeprefix("extra:")]
             if source.startswith("extra:")
             else tensors[source.removeprefix("tensor:")]
-            for name, source in made.row.constants.items()
+            for name, source in exported.row.constants.items()
         }
-        folder = self.folder / made.row.folder
+        folder = self.folder / exported.row.folder
         stored = StoredPart(
-            folder=folder, device=made.device, constants=constants, details=made.row.details
+            folder=folder, device=exported.device, constants=constants, details=exported.row.details
         )
         run = self.host.load_compiled(self.step.name, self.step.key, stored, self.context)
-        return variant_of(made.row, run, made.device)
+        return variant_of(exported.row, run, exported.device)
 
-    def _verify(self, entry: EntryPoint, made: Made, group: Wanted) -> None:
+    def _verify(self, exported: Exported, group: Group) -> None:
         """Compare compiled code with the Python that it replaces, in every size."""
-        variant = self.load(entry, made)
+        entry = group.example.entry
+        variant = self.load(entry, exported)
         dtype = float_dtype(entry.owner)
         exact = dtype in (torch.float32, torch.float64) and not any(
             is_quantised(held.tensor) for held in held_by(entry.owner)
@@ -217,8 +207,8 @@ class Export:
                 continue  # another part of the group serves it
             with torch.no_grad():
                 expected: list[torch.Tensor] = []
-                output = template(_runner_of(entry)(call.arguments), expected)
-                if output not in (made.row.output, made.row.as_tuple):
+                output = template(entry.function(**call.arguments), expected)
+                if output not in (exported.row.output, exported.row.as_tuple):
                     raise SymbolicShapeError(
                         f"{self.step.key}: {entry.name}: the form of its result depends on sizes"
                     )
@@ -241,23 +231,24 @@ class Export:
     def _install(self, compiled: Compiled) -> None:
         entry = compiled.entry
         binder = Binder(entry.name, compiled.parameters, takes_any=compiled.takes_any)
-        variants = [self.load(entry, made) for made in compiled.parts]
+        variants = [self.load(entry, part) for part in compiled.parts]
         entry.replace(CompiledEntry(entry.name, binder, variants, python=compiled.python))
 
-    def _result(self, done: Sequence[Compiled], seconds: float) -> StepResult:
-        matched: dict[str, list[str]] = defaultdict(list)
-        for each in done:
-            name = f"{each.entry.name} ({type(each.entry.owner).__name__})"
-            matched[each.component].append(name)
-        parts = {made.row.folder: str(made.row.signature) for each in done for made in each.parts}
-        result = StepResult(matched=dict(matched), changed=dict(matched))
-        result.details = {
-            "compile_seconds": round(seconds, 2),
-            "entry_points": len(done),
-            "from_cache": len({m.row.folder for e in done for m in e.parts if m.cached}),
-            "parts": [f"{folder}: {signature}" for folder, signature in parts.items()],
-        }
-        return result
+
+def _result(compiled: Sequence[Compiled], seconds: float) -> StepResult:
+    matched: dict[str, list[str]] = defaultdict(list)
+    for block in compiled:
+        name = f"{block.entry.name} ({type(block.entry.owner).__name__})"
+        matched[block.component].append(name)
+    parts = {part.row.folder: part for block in compiled for part in block.parts}
+    result = StepResult(matched=dict(matched), changed=dict(matched))
+    result.details = {
+        "compile_seconds": round(seconds, 2),
+        "entry_points": len(compiled),
+        "from_cache": sum(part.cached for part in parts.values()),
+        "parts": [f"{folder}: {part.row.signature}" for folder, part in parts.items()],
+    }
+    return result
 
 
 def _tensors(entry: EntryPoint) -> list[torch.Tensor]:
@@ -266,15 +257,6 @@ def _tensors(entry: EntryPoint) -> list[torch.Tensor]:
 
 def _device(tensors: Iterable[torch.Tensor]) -> torch.device:
     return next((t.device for t in tensors if t.device.type != "cpu"), CPU)
-
-
-def _runner_of(entry: EntryPoint) -> Callable[[Mapping[str, Any]], Any]:
-    function = entry.function
-    return lambda arguments: function(**arguments)
-
-
-def _is_symbolic(signature: Signature) -> bool:
-    return any(isinstance(size, Range) for tensor in signature.tensors for size in tensor.shape)
 
 
 def _refuse_gaps(step: PlannedStep, entry: EntryPoint, part: Part) -> None:
@@ -288,30 +270,30 @@ def _refuse_gaps(step: PlannedStep, entry: EntryPoint, part: Part) -> None:
 
 
 def _refuse_objects(step: PlannedStep, call: Captured) -> None:
-    for path, leaf in named(leaves(call.arguments)).items():
-        value = leaves(call.arguments)[path]
-        if leaf is None and not isinstance(value, torch.Generator):
+    values = leaves(call.arguments)
+    for path, leaf in named(values).items():
+        if leaf is None and not isinstance(values[path], torch.Generator):
             raise StepError(
-                f"{step.key}: {call.entry.name} is called with a {type(value).__name__} as "
+                f"{step.key}: {call.entry.name} is called with a {type(values[path]).__name__} as "
                 f"{path}, which a bundle cannot hold; compile another entry point"
             )
 
 
-def _symbols(shape: Sequence[int | Range]) -> dict[int, Range]:
-    return {dimension: size for dimension, size in enumerate(shape) if isinstance(size, Range)}
+def _symbols(tensor: TensorArgument) -> dict[int, Range]:
+    return {index: size for index, size in enumerate(tensor.shape) if isinstance(size, Range)}
 
 
 def _sources(
     entry: EntryPoint, part: Part, place: Place
 ) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Where the bundle stores each constant: with the module's tensors, or beside them."""
-    own = {identity(h.tensor): h.row.name for h in held_by(entry.owner) if h.row.key is not None}
+    stored = {identity(h.tensor): h.row.name for h in held_by(entry.owner) if h.row.key is not None}
     sources: dict[str, str] = {}
     extra: dict[str, torch.Tensor] = {}
     for name, tensor in part.constants.items():
-        known = own.get(identity(tensor))
+        known = stored.get(identity(tensor))
         if known is None:
-            key = place.own(len(extra))
+            key = place.extra_name(len(extra))
             extra[key] = tensor
             sources[name] = f"extra:{key}"
         else:
@@ -321,24 +303,24 @@ def _sources(
 
 def _outputs(call: Captured) -> dict[str, Any]:
     """How to rebuild the result, for each value of `return_dict`."""
-    run = _runner_of(call.entry)
+    function = call.entry.function
 
     def result(**changes: Any) -> tuple[manifest.Output, int]:
-        found: list[torch.Tensor] = []
-        return template(run({**call.arguments, **changes}), found), len(found)
+        tensors: list[torch.Tensor] = []
+        return template(function(**{**call.arguments, **changes}), tensors), len(tensors)
 
     with torch.no_grad(), torch.random.fork_rng(devices=cuda_devices()):
-        asked, count = result()
-        parameters, takes_any = parameters_of(call.entry.function)
-        if not takes_any and RETURN_DICT not in {each.name for each in parameters}:
-            return {"output": asked}
+        output, count = result()
+        parameters, takes_any = parameters_of(function)
+        if not takes_any and RETURN_DICT not in {parameter.name for parameter in parameters}:
+            return {"output": output}
         try:
             with warnings.catch_warnings():
                 # The user did not make this call, so its deprecation warnings do not matter.
                 warnings.simplefilter("ignore")
                 outputs = {value: result(**{RETURN_DICT: value}) for value in (True, False, None)}
         except (TypeError, ValueError):  # it takes other keywords, and not this one
-            return {"output": asked}
+            return {"output": output}
     # Compiled code returns the tensors of the captured call, and no others.
     as_dict, as_tuple = (outputs[v][0] if outputs[v][1] == count else None for v in (True, False))
     return {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compilekit.build.capture import Captured
-from compilekit.bundle.calls import laid_out, leaves, order_of, tensors_in, with_leaves
+from compilekit.bundle.calls import laid_out, order_of, tensors_in, with_leaves
 
 
 class Flat(nn.Module):
@@ -21,9 +21,7 @@ class Flat(nn.Module):
         super().__init__()
         self.owner = call.entry.owner
         self._function = call.entry.function
-        found = leaves(call.arguments)
-        tensors = [path for path, leaf in found.items() if isinstance(leaf, torch.Tensor)]
-        self._places = {path: index for index, path in enumerate(tensors)}
+        self._places = {path: index for index, path in enumerate(call.tensors)}
         self._arguments = call.arguments
         self.eval()
 
@@ -40,9 +38,7 @@ class Flat(nn.Module):
 
 def inputs_of(call: Captured) -> tuple[torch.Tensor, ...]:
     """The tensors of a call, fresh and without gaps, in the order that `Flat` takes them."""
-    found = leaves(call.arguments).values()
     return tuple(
-        laid_out(leaf.clone(memory_format=torch.preserve_format), order_of(leaf))
-        for leaf in found
-        if isinstance(leaf, torch.Tensor)
+        laid_out(tensor.clone(memory_format=torch.preserve_format), order_of(tensor))
+        for tensor in call.tensors.values()
     )

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from compilekit.base.diffusers_internals import active_attention_backend
 from compilekit.base.words import ALL_COMPONENTS
 from compilekit.build.alike import Unlike, digest_of, structure
 from compilekit.build.code import UnknownCodeError, code_of, source_digest
-from compilekit.build.signatures import Wanted
-from compilekit.bundle.calls import leaves, order_of
-from compilekit.bundle.constants import held_by
-from compilekit.bundle.files import sha256
+from compilekit.build.signatures import Group
+from compilekit.bundle.calls import order_of
+from compilekit.bundle.constants import bytes_of, held_by
+from compilekit.bundle.files import listed, sha256
+from compilekit.cache.store import Cache
 from compilekit.measure.state import snapshot
 from compilekit.plan.order import overlap
 from compilekit.plan.plan import Plan
@@ -57,21 +58,31 @@ class NoKeyError(Exception):
     """An input cannot be fingerprinted."""
 
 
-def part_key(plan: Plan, step: PlannedStep, group: Wanted, host: Host) -> str:
+def key_for(cache: Cache | None, title: str, make: Callable[[], str]) -> str | None:
+    """The key that `make` returns; None if there is no cache or no key, which is noted."""
+    if cache is None:
+        return None
+    try:
+        return make()
+    except NoKeyError as error:
+        cache.note(f"{title} is not cached: {error}")
+        return None
+
+
+def part_key(plan: Plan, step: PlannedStep, group: Group, host: Host) -> str:
     """The key of what a step exports for one entry point and one signature."""
     call = group.example
     entry = call.entry
     prefix = plan.steps[: plan.steps.index(step)]
-    reached = [each for each in prefix if _reaches(each, entry.name)]
+    reached = [earlier for earlier in prefix if _reaches(earlier, entry.name)]
     inputs = [
-        [path, str(leaf.dtype), list(leaf.shape), list(order_of(leaf))]
-        for path, leaf in leaves(call.arguments).items()
-        if isinstance(leaf, torch.Tensor)
+        [path, str(tensor.dtype), list(tensor.shape), list(order_of(tensor))]
+        for path, tensor in call.tensors.items()
     ]
     return _key(
         "part",
-        [_said(each, components=True) for each in reached],
-        _said(step, components=False),
+        [_described(earlier, components=True) for earlier in reached],
+        _described(step, components=False),
         entry.method,
         group.signature.model_dump(mode="json"),
         inputs,
@@ -107,85 +118,77 @@ def _ingredients(plan: Plan, host: Host) -> Iterator[Any]:
     """The inputs that only the step knows which exports the whole pipeline."""
     if plan.whole is None:
         return
-    found = ingredients(host, plan.whole)
-    if found is None:
+    inputs = ingredients(host, plan.whole)
+    if inputs is None:
         raise NoKeyError(f"{plan.whole.key} cannot fingerprint its inputs")
-    yield [found, fingerprint(host, plan.whole.name)]
+    yield [inputs, fingerprint(host, plan.whole.name)]
 
 
 def _key(*parts: Any) -> str:
-    found = next(_unlike(parts), None)
-    if found is not None:
-        raise NoKeyError(f"the model holds something that cannot be compared ({found})")
+    for name in _unlike(parts):
+        raise NoKeyError(f"the model holds something that cannot be compared ({name})")
     return digest_of([FORMAT, *parts])
 
 
 def _unlike(value: Any) -> Iterator[str]:
     if isinstance(value, Unlike):
         yield value.partition(": ")[2]
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _unlike(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _unlike(each)
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _unlike(item)
 
 
 def _reaches(step: PlannedStep, entry: str) -> bool:
     return ALL_COMPONENTS in step.components or any(overlap(c, entry) for c in step.components)
 
 
-def _said(step: PlannedStep, *, components: bool) -> dict[str, Any]:
+def _described(step: PlannedStep, *, components: bool) -> dict[str, Any]:
     """A step as the recipe describes it, without its budget, which changes no result."""
-    said = {"name": step.name, "options": step.options.model_dump(mode="json")}
-    return {**said, "components": list(step.components)} if components else said
+    row = {"name": step.name, "options": step.options.model_dump(mode="json")}
+    return {**row, "components": list(step.components)} if components else row
 
 
 def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> list[Any]:
     """Structure, code and weights of modules."""
     try:
-        code = code_of(each for module in modules.values() for each in module.modules())
+        code = code_of(layer for module in modules.values() for layer in module.modules())
     except UnknownCodeError as error:
         raise NoKeyError(str(error)) from error
     if code.is_own and not own_code:
         raise NoKeyError("code of your own runs in it")
-    held = [(name, each) for name, module in modules.items() for each in held_by(module)]
-    plain = [each.tensor for _, each in held if each.row.key is not None]
+    tensors = [(name, held) for name, module in modules.items() for held in held_by(module)]
+    stored = [held.tensor for _, held in tensors if held.row.key is not None]
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_values, plain))
-    rows = [[name, each.row.model_dump(mode="json")] for name, each in held]
-    looks = {name: structure(module) for name, module in modules.items()}
-    return [code.found, looks, rows, digests]
+        digests = list(pool.map(_values, stored))
+    rows = [[name, held.row.model_dump(mode="json")] for name, held in tensors]
+    structures = {name: structure(module) for name, module in modules.items()}
+    return [code.versions, structures, rows, digests]
 
 
 def _values(tensor: torch.Tensor) -> str:
-    flat = tensor.detach().permute(order_of(tensor)).contiguous().cpu().reshape(-1)
-    found: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
-    return hashlib.sha256(found).hexdigest()
+    return hashlib.sha256(bytes_of(tensor)).hexdigest()
 
 
-def _rest(model: Model) -> dict[str, Any]:
-    """The rest of a pipeline: tokenizers, the scheduler, settings."""
+def _rest(model: Model) -> dict[str, str]:
     if not model.is_pipeline:
         return {}
-    subject = model.subject
     with tempfile.TemporaryDirectory() as folder:
-        for name, part in subject.components.items():
-            if not isinstance(part, nn.Module) and hasattr(part, "save_pretrained"):
-                part.save_pretrained(Path(folder) / name)
-        subject.save_config(folder)
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        return {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
+        save_rest(model.subject, Path(folder))
+        return {file.path: file.sha256 for file in listed(Path(folder))}
+
+
+def save_rest(pipeline: Any, folder: Path) -> None:
+    """Write what of a pipeline is no module: its index, tokenizers, the scheduler, settings."""
+    pipeline.save_config(folder)
+    for name, part in pipeline.components.items():
+        if not isinstance(part, nn.Module) and hasattr(part, "save_pretrained"):
+            part.save_pretrained(folder / name)
 
 
 def _inputs(model: Model) -> list[Any]:
-    inputs = model.inputs or {}
     return [
         [name, [str(v.dtype), list(v.shape), _values(v)] if isinstance(v, torch.Tensor) else v]
-        for name, v in inputs.items()
+        for name, v in model.inputs.items()
     ]
 
 
@@ -197,23 +200,19 @@ def _pictures(plan: Plan) -> dict[str, str]:
 
 def _files(plan: Plan, host: Host) -> list[list[str]]:
     """The files that steps read. Files on the hub have no fingerprint: they may change."""
-    found = []
+    rows = []
     for step in plan.steps:
         for place in map(Path, host.reads(step)):
             if not place.exists():
                 raise NoKeyError(f"{step.key} reads {place}, which is no file here")
-            files = (
-                sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
-            )
-            for file in files:
-                name = file.relative_to(place).as_posix()
-                found.append([step.key, name, sha256(file)])
-    return found
+            files = sorted(filter(Path.is_file, place.rglob("*"))) if place.is_dir() else [place]
+            rows += [[step.key, f.relative_to(place).as_posix(), sha256(f)] for f in files]
+    return rows
 
 
 def _plugins(host: Host, steps: Iterable[PlannedStep]) -> dict[str, list[str]]:
     """The plugins of some steps: their versions and the digests of their code."""
-    found = {}
+    rows = {}
     for step in steps:
         plugin = host.plugins[step.name]
         file = Path(getattr(plugin.module, "__file__", None) or "")
@@ -221,25 +220,23 @@ def _plugins(host: Host, steps: Iterable[PlannedStep]) -> dict[str, list[str]]:
             code = source_digest(file.parent if file.name == "__init__.py" else file)
         except UnknownCodeError as error:
             raise NoKeyError(f"the code of plugin {plugin} is not known: {error}") from error
-        found[step.name] = [plugin.version, code]
-    return found
+        rows[step.name] = [plugin.version, code]
+    return rows
 
 
 def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
     """This machine, its software and its settings."""
-    package = Path(__file__).parents[1]
     needed = {name for step in steps for name in step.description.packages}
-    state = snapshot().values
     settings = {
         name: repr(value)
-        for name, value in state.items()
+        for name, value in snapshot().values.items()
         if not name.startswith("os.environ.") and name not in THREADS and _is_plain(value)
     }
     return {
         "fingerprint": environment.fingerprint(device),
         "versions": environment.versions(),
         "needed": {name: environment.installed_version(name) or "" for name in sorted(needed)},
-        "compilekit": source_digest(package),
+        "compilekit": source_digest(Path(__file__).parents[1]),
         "variables": variables(steps),
         "compiler": _compiler(),
         "attention": active_attention_backend(),
@@ -255,7 +252,7 @@ def _is_plain(value: object) -> bool:
 
 def variables(steps: Iterable[PlannedStep]) -> dict[str, str]:
     """The environment variables that matter to what these steps compile."""
-    read = (*VARIABLES, *(each for step in steps for each in step.description.variables))
+    read = (*VARIABLES, *(name for step in steps for name in step.description.variables))
     return {
         name: value
         for name, value in sorted(os.environ.items())
@@ -269,9 +266,9 @@ def _compiler() -> str:
     if path is None:
         return ""
     try:
-        done = subprocess.run(  # noqa: S603 - the compiler that will run anyway
+        process = subprocess.run(  # noqa: S603 - the compiler that will run anyway
             [path, "--version"], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return path
-    return done.stdout.partition("\n")[0]
+    return process.stdout.partition("\n")[0]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from compilekit.base.progress import Progress
@@ -20,6 +19,7 @@ from compilekit.engine.run import Execution, Outcome, optimize
 from compilekit.errors import StepError, VerificationError
 from compilekit.load.parts import load
 from compilekit.load.verify import replay
+from compilekit.load.whole import distance
 from compilekit.plugin.contexts import StepContext
 from compilekit.plugin.steps import PlannedStep, StepResult
 from compilekit.subject.model import Model
@@ -46,7 +46,7 @@ class PartsExporter:
     @property
     def reused(self) -> int:
         """How many parts come from the build cache."""
-        parts = [part for each in self._compiled for part in each.parts]
+        parts = [part for compiled in self._compiled for part in compiled.parts]
         return len({part.row.folder for part in parts if part.cached})
 
     def export(self) -> tuple[Outcome, Manifest]:
@@ -54,16 +54,14 @@ class PartsExporter:
         try:
             outcome = self.execution.run()
             with self.job.progress.stage("writing the bundle"):
-                writer = Writer(
-                    self.folder, self.job.plan, self.job.model, self.job.host, self._compiled
-                )
                 recorded = self.execution.recorded_with_references()
-                manifest = writer.write(outcome, self._remembered, recorded)
+                writer = Writer(self.folder, self.job, self._compiled)
+                manifest = writer.write(outcome.report, self._remembered, recorded)
             self._check(manifest)
         finally:
             # Parts were loaded from a folder that is about to be renamed or removed.
-            for each in self._compiled:
-                each.entry.put_back(each.python)
+            for compiled in self._compiled:
+                compiled.entry.put_back(compiled.python)
         return outcome, manifest
 
     def replay(self, step: PlannedStep | None) -> None:
@@ -120,18 +118,17 @@ class PartsExporter:
     def _run_both(self, loaded: Model) -> None:
         """Compare one denoising step: components that no step names have no recorded calls."""
         sample, seed = one_step(self.execution.sample), self.job.plan.recipe.seed
-        wanted = self.execution.run_sample(sample)
+        reference = images_of(self.execution.run_sample(sample))
         try:
-            given = loaded.run(sample, seed)
+            drawn = images_of(loaded.run(sample, seed))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise VerificationError(f"loaded from the bundle it does not run: {what}") from error
-        here, there = images_of(wanted), images_of(given)
-        if here is None or there is None:
+        if reference is None or drawn is None:
             return
-        distance = float(np.linalg.norm(there - here) / max(np.linalg.norm(here), 1e-9))
-        if not distance <= SAME:
+        difference = distance(drawn, reference)
+        if not difference <= SAME:
             raise VerificationError(
-                f"loaded from the bundle it draws another image (relative L2 {distance:.2g}): "
+                f"loaded from the bundle it draws another image (relative L2 {difference:.2g}): "
                 f"{LOST}"
             )

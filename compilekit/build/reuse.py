@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from compilekit.build.keys import NoKeyError, part_key
-from compilekit.build.signatures import Wanted
+from compilekit.build.keys import key_for, part_key
+from compilekit.build.signatures import Group
 from compilekit.bundle import constants, manifest
 from compilekit.cache.entry import Entry
 from compilekit.cache.store import Cache
@@ -30,7 +30,7 @@ SCRATCH = "cached"
 
 
 @dataclass(frozen=True)
-class Made:
+class Exported:
     """An exported part: its row of the manifest, and the tensors that it reads.
 
     cached: whether it comes from the build cache.
@@ -57,63 +57,55 @@ class Place:
         """The part's own folder."""
         return self.folder / self.where
 
-    def own(self, number: int) -> str:
+    def extra_name(self, number: int) -> str:
         """The name of a tensor that belongs to this part alone."""
         return f"extra.{self.path.name}.{number}"
 
 
+@dataclass(frozen=True)
 class Reuse:
     """Makes each part once: looks into the cache first, and adds new parts to it."""
 
-    def __init__(self, plan: Plan, host: Host, cache: Cache | None) -> None:
-        self._plan = plan
-        self._host = host
-        self._cache = cache
+    plan: Plan
+    host: Host
+    cache: Cache | None
 
-    def made(
+    def part(
         self,
         step: PlannedStep,
-        group: Wanted,
+        group: Group,
         place: Place,
-        make: Callable[[], Made],
-        verify: Callable[[Made], None],
-    ) -> Made:
-        """The part, verified: from the cache, or new."""
-        entry = group.example.entry
-        title = f"{step.name}: {entry.name}"
-        cache = self._cache
-        key = self._key(step, group, title)
+        make: Callable[[], Exported],
+        verify: Callable[[Exported], None],
+    ) -> Exported:
+        """The part, from the cache or new. `make` verifies the part that it returns."""
+        cache = self.cache
+        title = f"{step.name}: {group.example.entry.name}"
+        key = key_for(cache, title, lambda: part_key(self.plan, step, group, self.host))
         if cache is None or key is None:
-            return _verified(make(), verify)
+            return make()
         with cache.working_on("part", key, title):
-            found = _found(cache, key, place, verify)
-            if found is not None:
-                return found
+            exported = _fetched(cache, key, place, verify)
+            if exported is not None:
+                return exported
             start = time.perf_counter()
-            made = _verified(make(), verify)
+            exported = make()
             seconds = time.perf_counter() - start
-            with _to_keep(made, place) as (folders, data):
+            with _to_keep(exported, place) as (folders, data):
                 cache.store("part", key, folders, title=title, seconds=seconds, data=data)
-        return made
-
-    def _key(self, step: PlannedStep, group: Wanted, title: str) -> str | None:
-        if self._cache is None:
-            return None
-        try:
-            return part_key(self._plan, step, group, self._host)
-        except NoKeyError as error:
-            self._cache.note(f"{title} is not cached: {error}")
-            return None
+        return exported
 
 
-def _found(cache: Cache, key: str, place: Place, verify: Callable[[Made], None]) -> Made | None:
+def _fetched(
+    cache: Cache, key: str, place: Place, verify: Callable[[Exported], None]
+) -> Exported | None:
     scratch = place.folder / SCRATCH
     entry = cache.fetch("part", key, scratch)
     if entry is None:
         return None
     try:
-        made = _restored(entry, scratch, place)
-        verify(made)
+        exported = _restored(entry, scratch, place)
+        verify(exported)
     except (CompilekitError, ValidationError, LookupError, TypeError, OSError) as error:
         # The digests are right, so an input changed that the key does not cover.
         cache.note(f"a part from the cache is not used: {error}")
@@ -122,40 +114,37 @@ def _found(cache: Cache, key: str, place: Place, verify: Callable[[Made], None])
         return None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return made
+    return exported
 
 
 @contextlib.contextmanager
-def _to_keep(made: Made, place: Place) -> Iterator[tuple[dict[str, Path], dict[str, Any]]]:
+def _to_keep(exported: Exported, place: Place) -> Iterator[tuple[dict[str, Path], dict[str, Any]]]:
     """The folders and plain values that the cache stores for a part."""
-    rows = [constants.row_of(k, "extra", t, key=k) for k, t in made.extra.items()]
+    rows = [constants.row_of(k, "extra", t, key=k) for k, t in exported.extra.items()]
     data = {
-        "row": made.row.model_dump(mode="json"),
-        "packed": sorted(made.part.packed),
+        "row": exported.row.model_dump(mode="json"),
+        "packed": sorted(exported.part.packed),
         "extra": [row.model_dump(mode="json") for row in rows],
     }
     with tempfile.TemporaryDirectory(dir=place.folder) as scratch:
         folders = {PART: place.path}
-        if made.extra:
-            constants.save(made.extra, Path(scratch) / EXTRA)
+        if exported.extra:
+            constants.save(exported.extra, Path(scratch) / EXTRA)
             folders[""] = Path(scratch)
         yield folders, data
 
 
-def _verified(made: Made, verify: Callable[[Made], None]) -> Made:
-    verify(made)
-    return made
-
-
-def _restored(entry: Entry, scratch: Path, place: Place) -> Made:
+def _restored(entry: Entry, scratch: Path, place: Place) -> Exported:
     """A cached part in its place; its own tensors get the names that this bundle uses."""
     row = manifest.Part.model_validate_json(json.dumps(entry.data["row"]))
     rows = [manifest.Tensor.model_validate_json(json.dumps(row)) for row in _list(entry, "extra")]
     stored = constants.read(scratch / EXTRA, torch.device("cpu")) if rows else {}
-    names = {each.name: place.own(number) for number, each in enumerate(rows)}
+    names = {tensor.name: place.extra_name(number) for number, tensor in enumerate(rows)}
     extra = {
-        names[each.name]: constants.shaped(each, stored, place.where).to(place.device, copy=True)
-        for each in rows
+        names[tensor.name]: constants.shaped(tensor, stored, place.where).to(
+            place.device, copy=True
+        )
+        for tensor in rows
     }
     sources = {
         name: f"extra:{names[source.removeprefix('extra:')]}"
@@ -168,11 +157,11 @@ def _restored(entry: Entry, scratch: Path, place: Place) -> Made:
     changes = {"folder": place.where, "step": place.position, "constants": sources}
     packed = frozenset(str(name) for name in _list(entry, "packed"))
     part = Part(packed=packed, details=row.details)
-    return Made(row.model_copy(update=changes), part, extra, place.device, cached=True)
+    return Exported(row.model_copy(update=changes), part, extra, place.device, cached=True)
 
 
 def _list(entry: Entry, name: str) -> list[Any]:
-    found = entry.data[name]
-    if not isinstance(found, list):
+    items = entry.data[name]
+    if not isinstance(items, list):
         raise TypeError(f"{name} is no list")
-    return found
+    return items

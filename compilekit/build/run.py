@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compilekit.base.staging import staged
 from compilekit.build.job import BuildJob, Exporter
-from compilekit.build.keys import NoKeyError, bundle_key
+from compilekit.build.keys import bundle_key, key_for
 from compilekit.build.parts import PartsExporter
 from compilekit.build.whole import WholeExporter
 from compilekit.build.write import check_subject
@@ -30,7 +30,8 @@ def build(order: BuildJob) -> Built:
     check_shapes(job.plan, job.model)
     for module in job.model.modules.values():
         make_dense(module)
-    key = _key(order)
+    what = "the bundle as a whole"
+    key = key_for(cache, what, lambda: bundle_key(job.plan, job.model, job.host))
     if cache is None or key is None:
         return _built(order)
     start = time.perf_counter()
@@ -54,16 +55,6 @@ def exporter_of(order: BuildJob, folder: Path) -> Exporter:
 def replay(job: Job, scratch: Path, step: PlannedStep | None) -> None:
     """Run one step of a build again, or all of it, without making a bundle."""
     exporter_of(BuildJob(job, scratch, None), scratch).replay(step)
-
-
-def _key(order: BuildJob) -> str | None:
-    if order.cache is None:
-        return None
-    try:
-        return bundle_key(order.job.plan, order.job.model, order.job.host)
-    except NoKeyError as error:
-        order.cache.note(f"the bundle as a whole is not cached: {error}")
-        return None
 
 
 def _copied(cache: Cache, key: str, order: BuildJob, start: float) -> Built | None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +10,8 @@ import torch
 
 from compilekit.base import environment
 from compilekit.build.job import BuildJob
-from compilekit.build.write import pictures_of, planned_rows
+from compilekit.build.write import manifest_of
 from compilekit.bundle import constants, manifest
-from compilekit.bundle.files import listed
 from compilekit.engine.instruments import KeepState
 from compilekit.engine.run import Execution, Outcome, optimize
 from compilekit.errors import NonFiniteError, PluginContractError, VerificationError
@@ -50,10 +45,13 @@ class WholeExporter:
 
     def export(self) -> tuple[Outcome, manifest.Manifest]:
         """Run the steps, judge what the last one exported, and say what the bundle holds."""
-        with _scratch(self.order.target) as self._scratch:
+        target = self.order.target
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.scratch-", dir=target.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            self._scratch = Path(scratch)
             self._run_steps()
-            self._judge(self._part)
-            return Outcome(self.report, None, None), self._manifest(self._part)
+            return Outcome(self.report, None, None), self._manifest(self._judge())
 
     def replay(self, step: PlannedStep | None) -> None:
         """Run the steps again, up to the one that failed, and keep nothing."""
@@ -79,7 +77,7 @@ class WholeExporter:
         if step is not self.plan.steps[-1]:
             return optimize(run, step, context)
         whole = WholeContext(
-            **{each.name: getattr(context, each.name) for each in fields(StepContext)},
+            **vars(context),
             sample=dict(run.sample) if self.plan.recipe.sample_arguments else {},
             seed=self.plan.recipe.seed,
             scratch=self._scratch,
@@ -96,9 +94,9 @@ class WholeExporter:
         self.order.job.progress.note(message)
         self.report.warnings.append(message)
 
-    def _judge(self, part: Part) -> None:
-        """Compare the images, if there are any; otherwise note that there are none."""
-        step = self.plan.steps[-1]
+    def _judge(self) -> float | None:
+        """Compare the images, and return their distance; note it if there are none."""
+        step, part = self.plan.steps[-1], self._part
         taken = [name for name in RESERVED if (self.folder / name).exists()]
         if taken or not any(self.folder.iterdir()):
             what = f"wrote {taken[0]}, which is compilekit's" if taken else "wrote nothing"
@@ -110,7 +108,7 @@ class WholeExporter:
                 if part.reference is not None
                 else f"{step.key}: there is no sample's picture to compare with"
             )
-            return
+            return None
         if not np.isfinite(part.drawn).all():
             raise NonFiniteError(f"{step.key}: a picture that it draws holds NaN or infinity")
         if part.drawn.shape != part.reference.shape:
@@ -131,63 +129,32 @@ class WholeExporter:
                 f"not compiled (relative L2), over its budget {step.budget:g}"
             )
         self.execution.gate()
+        return error
 
-    def _manifest(self, part: Part) -> manifest.Manifest:
-        """The manifest of the bundle."""
-        step = self.plan.steps[-1]
-        sample = pictures_of(self.plan, self.folder)
+    def _manifest(self, error: float | None) -> manifest.Manifest:
+        part = self._part
         if part.reference is not None:
             tensor = torch.from_numpy(np.ascontiguousarray(part.reference, dtype=np.float32))
             constants.save({PICTURES: tensor}, self.folder / manifest.REPLAY)
-        drawn = (
-            None
-            if part.reference is None or part.drawn is None
-            else (distance(part.drawn, part.reference))
-        )
-        made = manifest.Manifest(
-            compilekit_bundle=1,
-            compilekit=environment.installed_version("compilekit") or "",
-            name=self.plan.recipe.name,
-            device=self.plan.device,
-            digest=self.plan.digest,
-            recipe=self.plan.to_dict(),
-            sample=sample,
-            kind="pipeline",
-            class_name=type(self.model.subject).__name__,
+        return manifest_of(
+            self.folder,
+            self.order.job,
+            self.report,
+            remembered={},
             components=(),
             entries=(),
             parts=(),
-            # Their results are compiled in, so none of them runs again.
-            steps=tuple(
-                row.model_copy(update={"again": "never"})
-                for row in planned_rows(self.plan, self.order.job.host, {})
-            ),
-            plugins={s.name: self.order.job.host.plugins[s.name].version for s in self.plan.steps},
             fingerprint={**environment.fingerprint("cpu"), **part.fingerprint},
-            report=self.report.model_dump(mode="json", fallback=str),
             whole=manifest.Whole(
-                step=self.plan.steps.index(step),
+                step=len(self.plan.steps) - 1,
                 details=dict(part.details),
                 reference=part.reference is not None,
-                error=drawn,
+                error=error,
             ),
-            files=tuple(listed(self.folder)),
         )
-        # Whoever loads it checks more than was checked while it was put together.
-        return manifest.Manifest.parse(made.to_json().encode())
 
 
 def check_whole(order: BuildJob, level: str) -> list[str]:
     """Run one check of the step that exports the whole pipeline; returns its notes."""
     with tempfile.TemporaryDirectory(prefix="compilekit-") as folder:
         return WholeExporter(order, Path(folder), preflight=level).check()
-
-
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """A folder on the same disk, which is removed when the build ends, however it ends."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.scratch-", dir=target.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

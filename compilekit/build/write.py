@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,19 +14,20 @@ from torch import nn
 from compilekit.base import environment
 from compilekit.base.nested import mapped
 from compilekit.build.export import Compiled
+from compilekit.build.keys import save_rest
 from compilekit.bundle import constants, manifest
 from compilekit.bundle.calls import TRUSTED, template
 from compilekit.bundle.files import listed
+from compilekit.engine.job import Job
 from compilekit.engine.recording import Call, run_call
 from compilekit.engine.reference import Outputs, outputs_of
-from compilekit.engine.run import Outcome
 from compilekit.errors import CompilekitError, ModelError, StepError
 from compilekit.load.parts import PIPELINE
 from compilekit.load.skeleton import home_of, save_config
 from compilekit.measure.compare import compare
 from compilekit.plan.plan import Plan
-from compilekit.plugin.host import Host
 from compilekit.plugin.steps import PlannedStep
+from compilekit.report import Report
 from compilekit.subject.model import METHODS, Model, float_dtype
 
 SAMPLE = "sample"
@@ -51,85 +53,68 @@ def check_subject(model: Model) -> None:
         )
 
 
+@dataclass(frozen=True)
 class Writer:
     """Writes the finished model of a build into a folder."""
 
-    def __init__(
-        self, folder: Path, plan: Plan, model: Model, host: Host, compiled: Sequence[Compiled]
-    ) -> None:
-        self.folder = folder
-        self.plan = plan
-        self.model = model
-        self.host = host
-        self.compiled = compiled
+    folder: Path
+    job: Job
+    compiled: Sequence[Compiled]
 
     def write(
         self,
-        outcome: Outcome,
+        report: Report,
         remembered: Mapping[int, Mapping[str, Any]],
         calls: Mapping[str, Sequence[tuple[Call, Outputs]]],
     ) -> manifest.Manifest:
         """Write everything but the manifest, which is returned and written last."""
-        components = [self._component(name, each) for name, each in self.model.modules.items()]
-        if self.model.is_pipeline:
-            self._pipeline()
+        model = self.job.model
+        components = [self._component(name, module) for name, module in model.modules.items()]
+        if model.is_pipeline:
+            save_rest(model.subject, self.folder / PIPELINE)
         replay = self._replay(calls)
-        said = self.plan.to_dict()
-        parts = {made.row.folder: made.row for each in self.compiled for made in each.parts}
-        made = manifest.Manifest(
-            compilekit_bundle=1,
-            compilekit=environment.installed_version("compilekit") or "",
-            name=self.plan.recipe.name,
-            device=self.plan.device,
-            digest=self.plan.digest,
-            recipe=said,
-            sample=pictures_of(self.plan, self.folder),
-            kind="pipeline" if self.model.is_pipeline else "module",
-            class_name=type(self.model.subject).__name__,
+        parts = {part.row.folder: part.row for block in self.compiled for part in block.parts}
+        return manifest_of(
+            self.folder,
+            self.job,
+            report,
+            remembered,
             components=tuple(components),
-            entries=tuple(self._entry(each) for each in self.compiled),
+            entries=tuple(map(_entry, self.compiled)),
             parts=tuple(parts.values()),
-            steps=planned_rows(self.plan, self.host, remembered),
-            plugins={s.name: self.host.plugins[s.name].version for s in self.plan.steps},
-            fingerprint=environment.fingerprint(self.plan.device),
-            report=outcome.report.model_dump(mode="json", fallback=str),
+            fingerprint=environment.fingerprint(self.job.plan.device),
             replay=tuple(replay),
-            files=tuple(listed(self.folder)),
         )
-        # Parsing checks more than making does.
-        return manifest.Manifest.parse(made.to_json().encode())
 
     def _component(self, name: str, module: nn.Module) -> manifest.Component:
         home = home_of(module)
-        mine = [each for each in self.compiled if each.component == name]
-        names = {each.entry.name for each in mine}
+        blocks = [block for block in self.compiled if block.component == name]
+        names = {block.entry.name for block in blocks}
         whole = _is_whole(module, names, name)
         if home is None and name not in names:
             raise ModelError(
                 f"{name}: {type(module).__name__} is no class of {' or '.join(TRUSTED)}, so its "
                 "Python code would not be where the bundle is loaded; compile it whole"
             )
-        held = constants.held_by(module)
-        packed, read = _reads(mine, name)
-        loose = [] if whole else _uncompiled(held, mine, name)
+        tensors = constants.held_by(module)
+        packed, read = _reads(blocks, name)
+        loose = [] if whole else _uncompiled(tensors, blocks, name, read)
         if loose:
             raise StepError(
                 f"{name}: {loose[0]} is quantised, and nothing compiles it; a bundle holds "
                 "quantised weights only inside of compiled code: compile it, or leave it out "
                 f"of the quantising step ({len(loose)} such weights)"
             )
-        rows, stored = [], {}
-        for each in held:
-            row = each.row
+        rows = []
+        for row in (held.row for held in tensors):
             if row.name in packed - read or (row.kind == "inner" and row.name not in read):
-                row = row.model_copy(update={"key": None})
-            elif row.key == row.name:
-                stored[row.key] = each.tensor
-            rows.append(row)
+                rows.append(row.model_copy(update={"key": None}))
+            else:
+                rows.append(row)
         # A tied tensor's first name may have been packed, and another not.
-        kept = {row.key for row in rows if row.key}
-        stored |= {each.row.key: each.tensor for each in held if each.row.key in kept}
-        extra = {key: t for each in mine for made in each.parts for key, t in made.extra.items()}
+        keys = {row.key for row in rows if row.key}
+        stored = {h.row.key: h.tensor for h in tensors if h.row.key and h.row.key in keys}
+        extra = {key: t for b in blocks for part in b.parts for key, t in part.extra.items()}
         rows += [constants.row_of(key, "extra", tensor, key=key) for key, tensor in extra.items()]
         path = f"constants/{name}.safetensors" if stored or extra else None
         if path:
@@ -144,26 +129,6 @@ class Writer:
             whole=whole or home is None,
             constants=path,
             tensors=tuple(rows),
-        )
-
-    def _pipeline(self) -> None:
-        """The index, and the components that are not modules, as diffusers writes them."""
-        target = self.folder / PIPELINE
-        subject = self.model.subject
-        subject.save_config(target)
-        for name, part in subject.components.items():
-            if not isinstance(part, nn.Module) and hasattr(part, "save_pretrained"):
-                part.save_pretrained(target / name)
-
-    def _entry(self, each: Compiled) -> manifest.Entry:
-        return manifest.Entry(
-            name=each.entry.name,
-            component=each.component,
-            owner=each.entry.component,
-            method=each.entry.method,
-            parameters=each.parameters,
-            takes_any=each.takes_any,
-            parts=tuple(made.row.folder for made in each.parts),
         )
 
     def _replay(self, calls: Mapping[str, Sequence[tuple[Call, Outputs]]]) -> list[manifest.Replay]:
@@ -187,14 +152,14 @@ class Writer:
         reference: Outputs,
         tensors: dict[str, torch.Tensor],
     ) -> manifest.Replay | None:
-        entry = self.model.entry_point(name)
+        entry = self.job.model.entry_point(name)
         args, kwargs = call.inputs(float_dtype(entry.owner))
-        found: list[torch.Tensor] = []
+        inputs: list[torch.Tensor] = []
         try:
-            arguments = template(mapped([list(args), kwargs], _seedless), found)
+            arguments = template(mapped([list(args), kwargs], _seedless), inputs)
         except CompilekitError:
             return None  # an argument that no file can hold
-        tensors |= {f"{number}.in.{i}": tensor.contiguous() for i, tensor in enumerate(found)}
+        tensors |= {f"{number}.in.{i}": tensor.contiguous() for i, tensor in enumerate(inputs)}
         tensors |= {f"{number}.out.{i}": t.contiguous() for i, (_, t) in enumerate(reference)}
         actual = outputs_of(run_call(entry, call))
         error = compare([t for _, t in actual], [t for _, t in reference]).relative_l2
@@ -203,22 +168,56 @@ class Writer:
         )
 
 
-def planned_rows(
-    plan: Plan, host: Host, remembered: Mapping[int, Mapping[str, Any]]
-) -> tuple[manifest.Step, ...]:
-    """The steps as a manifest lists them."""
-    return tuple(_step(step, host, remembered.get(step.index, {})) for step in plan.steps)
+def _entry(block: Compiled) -> manifest.Entry:
+    return manifest.Entry(
+        name=block.entry.name,
+        component=block.component,
+        owner=block.entry.component,
+        method=block.entry.method,
+        parameters=block.parameters,
+        takes_any=block.takes_any,
+        parts=tuple(part.row.folder for part in block.parts),
+    )
 
 
-def _step(step: PlannedStep, host: Host, remembered: Mapping[str, Any]) -> manifest.Step:
-    changes = step.effects.changes
+def manifest_of(
+    folder: Path,
+    job: Job,
+    report: Report,
+    remembered: Mapping[int, Mapping[str, Any]],
+    **contents: Any,
+) -> manifest.Manifest:
+    """The manifest of a folder in which all other files have been written."""
+    plan, subject = job.plan, job.model.subject
+    bundle = manifest.Manifest(
+        compilekit_bundle=1,
+        compilekit=environment.installed_version("compilekit") or "",
+        name=plan.recipe.name,
+        device=plan.device,
+        digest=plan.digest,
+        recipe=plan.to_dict(),
+        sample=_pictures(plan, folder),
+        kind="pipeline" if plan.whole or job.model.is_pipeline else "module",
+        class_name=type(subject).__name__,
+        steps=tuple(_step(step, job, remembered.get(step.index, {})) for step in plan.steps),
+        plugins={step.name: job.host.plugins[step.name].version for step in plan.steps},
+        report=report.model_dump(mode="json", fallback=str),
+        files=tuple(listed(folder)),
+        **contents,
+    )
+    # Parsing checks more than making does.
+    return manifest.Manifest.parse(bundle.to_json().encode())
+
+
+def _step(step: PlannedStep, job: Job, remembered: Mapping[str, Any]) -> manifest.Step:
     again: Literal["never", "structure", "runtime"] = "never"
-    if not step.description.exports:
-        again = "runtime" if "runtime" in changes else again
-        again = "structure" if "structure" in changes else again
+    # The results of steps before the export of a whole pipeline are compiled in.
+    if job.plan.whole is None and not step.description.exports:
+        again = "runtime" if "runtime" in step.effects.changes else again
+        again = "structure" if "structure" in step.effects.changes else again
     return manifest.Step(
         name=step.name,
-        plugin=host.plugins[step.name].version,
+        plugin=job.host.plugins[step.name].version,
         components=step.components,
         options=step.options.model_dump(mode="json"),
         again=again,
@@ -226,17 +225,17 @@ def _step(step: PlannedStep, host: Host, remembered: Mapping[str, Any]) -> manif
     )
 
 
-def pictures_of(plan: Plan, folder: Path) -> dict[str, Any]:
+def _pictures(plan: Plan, folder: Path) -> dict[str, Any]:
     """The sample, with copies of its images, so that the bundle runs without other files."""
     from compilekit.subject.sample import picture_names
 
-    found = copy.deepcopy(plan.recipe.sample)
+    sample = copy.deepcopy(plan.recipe.sample)
     for name, source in picture_names(plan.recipe).items():
         target = folder / SAMPLE / f"{name}{source.suffix.lower()}"
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(source.read_bytes())
-        found[name] = f"{SAMPLE}/{target.name}"
-    return found
+        sample[name] = f"{SAMPLE}/{target.name}"
+    return sample
 
 
 def _seedless(_: str, leaf: Any) -> Any:
@@ -246,34 +245,38 @@ def _seedless(_: str, leaf: Any) -> Any:
 
 def _is_whole(module: nn.Module, compiled: set[str], name: str) -> bool:
     """Whether compiled code serves all of a component."""
-    inner = [m for m in METHODS[1:] if callable(getattr(module, m, None))]
-    if inner:
-        return all(f"{name}.{method}" in compiled for method in inner)
-    return name in compiled
+    inner = [f"{name}.{m}" for m in METHODS[1:] if callable(getattr(module, m, None))]
+    return compiled.issuperset(inner or [name])
 
 
-def _reads(mine: Sequence[Compiled], name: str) -> tuple[set[str], set[str]]:
+def _reads(blocks: Sequence[Compiled], name: str) -> tuple[set[str], set[str]]:
     """The component's tensors that are packed into parts, and those that parts read."""
     packed: set[str] = set()
     read: set[str] = set()
-    for each in mine:
-        owner = each.entry.component.removeprefix(name).lstrip(".")
-        prefix = f"{owner}." if owner else ""
-        for made in each.parts:
-            packed |= {f"{prefix}{weight}" for weight in made.part.packed}
-            sources = made.row.constants.values()
+    for block in blocks:
+        prefix = _prefix(block, name)
+        for part in block.parts:
+            packed |= {prefix + weight for weight in part.part.packed}
+            sources = part.row.constants.values()
             read |= {prefix + s.removeprefix("tensor:") for s in sources if s.startswith("tensor:")}
     return packed, read
 
 
-def _uncompiled(held: Sequence[constants.Held], mine: Sequence[Compiled], name: str) -> list[str]:
+def _prefix(block: Compiled, name: str) -> str:
+    """What the names of an entry point's tensors begin with in its component: "decoder."."""
+    owner = block.entry.component.removeprefix(name).lstrip(".")
+    return f"{owner}." if owner else ""
+
+
+def _uncompiled(
+    tensors: Sequence[constants.Held], blocks: Sequence[Compiled], name: str, read: set[str]
+) -> list[str]:
     """Quantised weights that would be used by Python code, not by compiled code."""
-    owners = [each.entry.component.removeprefix(name).lstrip(".") for each in mine]
-    _, read = _reads(mine, name)
+    prefixes = tuple(filter(None, (_prefix(block, name) for block in blocks)))
     return [
-        each.row.name
-        for each in held
-        if each.row.inner
-        and not any(each.row.name.startswith(f"{owner}.") for owner in owners if owner)
-        and not set(each.row.inner) & read
+        held.row.name
+        for held in tensors
+        if held.row.inner
+        and not held.row.name.startswith(prefixes)
+        and read.isdisjoint(held.row.inner)
     ]

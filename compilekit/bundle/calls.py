@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,10 +51,10 @@ def is_plain(leaf: Any) -> bool:
     return type(leaf) in (torch.Tensor, torch.nn.Parameter) and leaf.layout is torch.strided
 
 
-def key_of(found: Mapping[str, Any]) -> tuple[Any, ...]:
+def key_of(call_leaves: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides which part serves a call, quick to make and to compare."""
     key: list[Any] = []
-    for path, leaf in found.items():
+    for path, leaf in call_leaves.items():
         if is_plain(leaf):
             key.append((path, leaf.shape, leaf.dtype, leaf.device))
         elif isinstance(leaf, SCALARS):
@@ -63,43 +64,28 @@ def key_of(found: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(key)
 
 
-def described(leaf: Any) -> Seen | Constant | None:
-    """A leaf as signatures compare it; None for what they cannot."""
+def named(call_leaves: Mapping[str, Any]) -> dict[str, Seen | Constant | None]:
+    """All leaves as signatures compare them; None for what they cannot."""
+    return {path: _described(path, leaf) for path, leaf in call_leaves.items()}
+
+
+def _described(path: str, leaf: Any) -> Seen | Constant | None:
     if is_plain(leaf):
         return Seen(name_of(leaf.dtype), tuple(leaf.shape), leaf.device.type)
     if isinstance(leaf, SCALARS):
-        return Constant(path="", value=leaf)
+        return Constant(path=path, value=leaf)
     if type(leaf) in CONTAINERS:
-        return Constant(path="", empty=CONTAINERS[type(leaf)])  # type: ignore[arg-type]
+        return Constant(path=path, empty=CONTAINERS[type(leaf)])  # type: ignore[arg-type]
     return None
 
 
-def named(found: Mapping[str, Any]) -> dict[str, Seen | Constant | None]:
-    """All leaves as signatures compare them."""
-    result: dict[str, Seen | Constant | None] = {}
-    for path, leaf in found.items():
-        each = described(leaf)
-        result[path] = (
-            each.model_copy(update={"path": path}) if isinstance(each, Constant) else each
-        )
-    return result
-
-
-def signature_of(found: Mapping[str, Any]) -> Signature:
+def signature_of(call_leaves: Mapping[str, Any]) -> Signature:
     """The signature of one call, as it is."""
     tensors, constants, ignored = [], [], []
-    for path, leaf in named(found).items():
+    for path, leaf in named(call_leaves).items():
         if isinstance(leaf, Seen):
-            tensor: torch.Tensor = found[path]
-            tensors.append(
-                TensorArgument(
-                    path=path,
-                    dtype=leaf.dtype,  # type: ignore[arg-type]  # it is checked
-                    shape=leaf.shape,
-                    order=order_of(tensor),
-                    device=leaf.device,  # type: ignore[arg-type]
-                )
-            )
+            order = order_of(call_leaves[path])
+            tensors.append(TensorArgument(path=path, order=order, **vars(leaf)))
         elif isinstance(leaf, Constant):
             constants.append(leaf)
         else:
@@ -114,13 +100,11 @@ def name_of(dtype: torch.dtype) -> str:
 
 def order_of(tensor: torch.Tensor) -> tuple[int, ...]:
     """The dimensions from the outermost to the innermost; expanded ones keep their place."""
-    strides = tensor.stride()
-    if 0 in strides:
-        return tuple(range(tensor.dim()))
-    # Dimensions of size 1 have no place of their own: they stay where they are written.
-    places = sorted(range(tensor.dim()), key=lambda d: (-strides[d], d))
-    plain = tuple(range(tensor.dim()))
-    return plain if tensor.is_contiguous() else tuple(places)
+    strides, written = tensor.stride(), tuple(range(tensor.dim()))
+    # A contiguous tensor's dimensions of size 1 may have any stride, and stay where they are.
+    if 0 in strides or tensor.is_contiguous():
+        return written
+    return tuple(sorted(written, key=lambda dimension: -strides[dimension]))
 
 
 def dense(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
@@ -137,32 +121,33 @@ def laid_out(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
     """The tensor itself, or a copy whose dimensions lie in this order without gaps."""
     if tensor.is_contiguous() and list(order) == sorted(order):
         return tensor
-    wanted = dense(tensor.shape, order)
+    strides = dense(tensor.shape, order)
     if all(
-        has == want or size == 1
-        for has, want, size in zip(tensor.stride(), wanted, tensor.shape, strict=True)
+        actual == stride or size == 1
+        for actual, stride, size in zip(tensor.stride(), strides, tensor.shape, strict=True)
     ):
         # What strides say of dimensions of size 1 differs, and compiled code may look at it.
-        return tensor if tensor.stride() == wanted else tensor.as_strided(tensor.shape, wanted)
-    made = torch.empty_strided(tensor.shape, wanted, dtype=tensor.dtype, device=tensor.device)
-    return made.copy_(tensor)
+        return tensor if tensor.stride() == strides else tensor.as_strided(tensor.shape, strides)
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return copy.copy_(tensor)
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], bool]:
     """The parameters of an entry point, and whether it takes others too."""
-    result, takes_any = [], False
-    for name, each in inspect.signature(function).parameters.items():
-        if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
-            takes_any = takes_any or each.kind is each.VAR_KEYWORD
+    rows: dict[str, Parameter] = {}
+    takes_any = False
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            takes_any = takes_any or parameter.kind is parameter.VAR_KEYWORD
             continue
-        required = each.default is each.empty
+        required = parameter.default is parameter.empty
         # A default that is no plain value is left to the function: the argument stays out.
-        plain = isinstance(each.default, SCALARS)
-        default = each.default if plain and not required else None
-        result.append(Parameter(name=name, required=required, default=default, plain=plain))
-    if not takes_any and RETURN_DICT not in {each.name for each in result} and _taken_off(function):
-        result.append(Parameter(name=RETURN_DICT, required=False, default=None, plain=True))
-    return tuple(result), takes_any
+        plain = isinstance(parameter.default, SCALARS)
+        default = parameter.default if plain else None
+        rows[name] = Parameter(name=name, required=required, default=default, plain=plain)
+    if not takes_any and RETURN_DICT not in rows and _taken_off(function):
+        rows[RETURN_DICT] = Parameter(name=RETURN_DICT, required=False, plain=True)
+    return tuple(rows.values()), takes_any
 
 
 def _taken_off(function: Any) -> bool:
@@ -190,47 +175,47 @@ class Binder:
         """The arguments by name; raises TypeError as Python does."""
         if len(args) > len(self._names):
             raise TypeError(f"{self._name} takes {len(self._names)} arguments, not {len(args)}")
-        named_ = dict(zip(self._names, args, strict=False))
+        arguments = dict(zip(self._names, args, strict=False))
         for key, value in kwargs.items():
-            if key in named_:
+            if key in arguments:
                 raise TypeError(f"{self._name} got two values for {key}")
             if key not in self._known and not self._takes_any:
                 raise TypeError(f"{self._name} takes no argument {key}")
-            named_[key] = value
+            arguments[key] = value
         for key in self._required:
-            if key not in named_:
+            if key not in arguments:
                 raise TypeError(f"{self._name} needs the argument {key}")
         # In one order, whatever the caller's: the key of a call depends on it.
-        known = {**self._defaults, **named_}
-        filled = {key: known[key] for key in self._names if key in known}
-        return filled | {key: named_[key] for key in sorted(named_.keys() - self._known)}
+        filled = {**self._defaults, **arguments}
+        known = {key: filled[key] for key in self._names if key in filled}
+        return known | {key: arguments[key] for key in sorted(arguments.keys() - self._known)}
 
 
 def tensors_in(output: Any) -> list[torch.Tensor]:
     """The tensors of a result, in the order that `template` counts them."""
-    found: list[torch.Tensor] = []
-    template(output, found)
-    return found
+    tensors: list[torch.Tensor] = []
+    template(output, tensors)
+    return tensors
 
 
-def template(output: Any, found: list[torch.Tensor]) -> Output:
-    """How to put a result together again; its tensors are added to `found`."""
+def template(output: Any, tensors: list[torch.Tensor]) -> Output:
+    """How to put a result together again; its tensors are added to `tensors`."""
     if isinstance(output, torch.Tensor):
-        found.append(output)
-        return Output(kind="tensor", index=len(found) - 1)
+        tensors.append(output)
+        return Output(kind="tensor", index=len(tensors) - 1)
     if isinstance(output, SCALARS):
         return Output(kind="value", value=output)
     if isinstance(output, torch.SymInt | torch.SymFloat | torch.SymBool):
         raise SymbolicShapeError("its result holds a size")
     if type(output) in (tuple, list):
-        items = tuple(template(item, found) for item in output)
+        items = tuple(template(item, tensors) for item in output)
         return Output(kind="tuple" if type(output) is tuple else "list", items=items)
     if type(output) is dict:
-        items = tuple(template(item, found) for item in output.values())
+        items = tuple(template(item, tensors) for item in output.values())
         return Output(kind="dict", keys=tuple(map(str, output)), items=items)
     # A ModelOutput is a mapping too, in which what is None is left out.
     children = dict(output.items()) if nested.is_model_output(output) else _parts(output)
-    items = tuple(template(item, found) for item in children.values())
+    items = tuple(template(item, tensors) for item in children.values())
     name = f"{type(output).__module__}:{type(output).__qualname__}"
     return Output(kind="object", keys=tuple(children), items=items, class_name=name)
 
@@ -239,8 +224,8 @@ def _parts(output: Any) -> dict[str, Any]:
     """What an object was made from: the arguments of its class that it keeps under their names."""
     names = [
         name
-        for name, each in inspect.signature(type(output)).parameters.items()
-        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(type(output)).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     if not names or not all(hasattr(output, name) for name in names):
         raise StepError(
@@ -289,11 +274,9 @@ def _class(name: str) -> Any:
             "lists and dicts can be put together again"
         )
     try:
-        found: Any = importlib.import_module(module)
-        for part in qualified.split("."):
-            found = getattr(found, part)
+        kind: Any = operator.attrgetter(qualified)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise BundleError(f"a result is of class {name}, which is not here: {error}") from error
-    if not isinstance(found, type):
+    if not isinstance(kind, type):
         raise BundleError(f"a result is of class {name}, which is no class here")
-    return found
+    return kind

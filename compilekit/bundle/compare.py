@@ -20,14 +20,14 @@ CLOSE = 0.01
 
 def compare(first: Manifest, second: Manifest) -> list[Row]:
     """Everything that differs: what, where, and how it is in each."""
-    ways = (_recipe, _machine, _files, _parts, _numbers)
-    return [row for way in ways for row in way(first, second)]
+    comparisons = (_recipe, _machine, _files, _parts, _numbers)
+    return [row for comparison in comparisons for row in comparison(first, second)]
 
 
 def _recipe(first: Manifest, second: Manifest) -> Iterator[Row]:
-    one, two = dict(first.recipe), dict(second.recipe)
-    yield from _steps(one.pop("steps", []), two.pop("steps", []))
-    yield from _rows("recipe", _leaves(one), _leaves(two))
+    rest = dict(first.recipe), dict(second.recipe)
+    yield from _steps(*(recipe.pop("steps", []) for recipe in rest))
+    yield from _rows("recipe", *map(_leaves, rest))
 
 
 def _steps(first: Any, second: Any) -> Iterator[Row]:
@@ -41,12 +41,12 @@ def _steps(first: Any, second: Any) -> Iterator[Row]:
 
 
 def _by_name(steps: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    bodies: dict[str, Any] = {}
     for step in steps:
         for name, body in step.items():
-            count = sum(key.partition("#")[0] == name for key in found)
-            found[f"{name}#{count + 1}" if count else name] = body
-    return found
+            count = sum(key.partition("#")[0] == name for key in bodies)
+            bodies[f"{name}#{count + 1}" if count else name] = body
+    return bodies
 
 
 def _machine(first: Manifest, second: Manifest) -> Iterator[Row]:
@@ -56,40 +56,37 @@ def _machine(first: Manifest, second: Manifest) -> Iterator[Row]:
 
 
 def _files(first: Manifest, second: Manifest) -> Iterator[Row]:
-    ones, twos = ({file.path: file for file in each.files} for each in (first, second))
-    for path in sorted(ones.keys() | twos.keys()):
-        if path.startswith("parts/"):
-            continue
-        one, two = ones.get(path), twos.get(path)
-        if one is None or two is None or one.sha256 != two.sha256:
+    files = [{file.path: file for file in bundle.files} for bundle in (first, second)]
+    for path in sorted(files[0].keys() | files[1].keys()):
+        before, after = files[0].get(path), files[1].get(path)
+        same = before is not None and after is not None and before.sha256 == after.sha256
+        if not same and not path.startswith("parts/"):
             kind = "weights" if path.endswith(WEIGHTS) else "file"
-            yield kind, path, _file(one), _file(two)
-    sizes = [size(total(each.files)) for each in (first, second)]
-    if sizes[0] != sizes[1]:
-        yield "size", "", sizes[0], sizes[1]
+            yield kind, path, _file(before), _file(after)
+    yield from _rows("size", *({"": size(total(bundle.files))} for bundle in (first, second)))
 
 
 def _parts(first: Manifest, second: Manifest) -> Iterator[Row]:
     """Entry points and what they were compiled for; compiled files have no stable digests."""
     covered = [
         {
-            entry.name: " | ".join(sorted(str(made.part(p).signature) for p in entry.parts))
-            for entry in made.entries
+            entry.name: " | ".join(sorted(str(bundle.part(p).signature) for p in entry.parts))
+            for entry in bundle.entries
         }
-        for made in (first, second)
+        for bundle in (first, second)
     ]
-    yield from _rows("covers", covered[0], covered[1])
+    yield from _rows("covers", *covered)
 
 
 def _numbers(first: Manifest, second: Manifest) -> Iterator[Row]:
     errors = [
-        {row.entry: row.error for row in Report.model_validate(made.report).final}
-        for made in (first, second)
+        {row.entry: row.error for row in Report.model_validate(bundle.report).final}
+        for bundle in (first, second)
     ]
     for name in sorted(errors[0].keys() | errors[1].keys()):
-        one, two = errors[0].get(name), errors[1].get(name)
-        if one is None or two is None or abs(one - two) > CLOSE * max(one, two):
-            yield "error", name, _error(one), _error(two)
+        before, after = errors[0].get(name), errors[1].get(name)
+        if before is None or after is None or abs(before - after) > CLOSE * max(before, after):
+            yield "error", name, _error(before), _error(after)
 
 
 def _file(file: File | None) -> str:
@@ -110,8 +107,8 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {
             key: leaf
-            for name, each in value.items()
-            for key, leaf in _leaves(each, f"{path}.{name}" if path else name).items()
+            for name, child in value.items()
+            for key, leaf in _leaves(child, f"{path}.{name}" if path else name).items()
         }
     return {path: value}
 

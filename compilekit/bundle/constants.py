@@ -82,13 +82,13 @@ def held_by(module: nn.Module) -> list[Held]:
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, str, torch.Tensor, bool]]:
-    for path, each in module.named_modules(remove_duplicate=False):
+    for path, owner in module.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        for name, parameter in torch_internals.own_parameters(each):
+        for name, parameter in torch_internals.own_parameters(owner):
             yield f"{prefix}{name}", "parameter", parameter, True
-        for name, buffer, persistent in torch_internals.own_buffers(each):
+        for name, buffer, persistent in torch_internals.own_buffers(owner):
             yield f"{prefix}{name}", "buffer", buffer, persistent
-        for name, value in vars(each).items():
+        for name, value in vars(owner).items():
             if isinstance(value, torch.Tensor):
                 yield f"{prefix}{name}", "attribute", value, False
 
@@ -107,9 +107,8 @@ def _held(
             inner.append(f"{name}.{part}")
             yield from _held(inner[-1], "inner", getattr(tensor, part), keys, persistent=persistent)
     key = None if inner else keys.setdefault(identity(tensor), name)
-    more: dict[str, Any] = {"key": key, "inner": tuple(inner), "persistent": persistent}
-    if inner:
-        more["order"] = tuple(range(tensor.dim()))
+    more: dict[str, Any] = {"order": tuple(range(tensor.dim()))} if inner else {}
+    more |= {"key": key, "inner": tuple(inner), "persistent": persistent}
     yield Held(row_of(name, kind, tensor, **more), tensor)
 
 
@@ -151,7 +150,7 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            file.write(_bytes(_outward(tensor)))
+            file.write(bytes_of(tensor))
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
 
 
@@ -164,8 +163,9 @@ def _outward(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().permute(order_of(tensor))
 
 
-def _bytes(tensor: torch.Tensor) -> Any:
-    flat = tensor.contiguous().cpu().reshape(-1)
+def bytes_of(tensor: torch.Tensor) -> Any:
+    """The values of a tensor in the order of memory, without gaps."""
+    flat = _outward(tensor).contiguous().cpu().reshape(-1)
     return flat.view(torch.uint8).numpy() if flat.numel() else b""
 
 
@@ -186,11 +186,10 @@ def shaped(row: manifest.Tensor, stored: Mapping[str, torch.Tensor], where: str)
     tensor = stored.get(row.key or "")
     if tensor is None:
         raise BundleError(f"{where}: {row.name}: its file has no {row.key}")
-    lies = tuple(row.shape[d] for d in row.order)
-    if tuple(tensor.shape) != lies or name_of(tensor.dtype) != row.dtype:
+    shape = tuple(row.shape[dimension] for dimension in row.order)
+    if tuple(tensor.shape) != shape or name_of(tensor.dtype) != row.dtype:
         raise BundleError(
             f"{where}: {row.name}: its file has {name_of(tensor.dtype)}{list(tensor.shape)}, "
-            f"and the manifest {row.dtype}{list(lies)}"
+            f"and the manifest {row.dtype}{list(shape)}"
         )
-    back = sorted(range(len(row.order)), key=lambda position: row.order[position])
-    return tensor.permute(back)
+    return tensor.permute(sorted(range(len(row.order)), key=row.order.__getitem__))

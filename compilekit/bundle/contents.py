@@ -222,8 +222,9 @@ class Contents(Data):
 
     def compiled_by(self) -> set[str]:
         """The steps whose compiled code is in it."""
-        found = {self.steps[part.step].name for part in self.parts}
-        return found | ({self.steps[self.whole.step].name} if self.whole else set())
+        positions = {part.step for part in self.parts}
+        positions |= {self.whole.step} if self.whole else set()
+        return {self.steps[position].name for position in positions}
 
     def part(self, folder: str) -> Part:
         """The part in a folder."""
@@ -231,4 +232,4 @@ class Contents(Data):
 
     def component(self, name: str) -> Component:
         """A component by name."""
-        return next(each for each in self.components if each.name == name)
+        return next(component for component in self.components if component.name == name)

@@ -6,6 +6,7 @@ Light: no torch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import mmap
 import os
@@ -49,19 +50,17 @@ def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callabl
     Call the function that this yields before you use weights or run code: it waits for them.
     """
     _compare_names(folder, manifest)
-    weights = [file for file in manifest.files if file.path.endswith(WEIGHTS)]
     others = [file for file in manifest.files if not file.path.endswith(WEIGHTS)]
+    weights = [f for f in manifest.files if f.path.endswith(WEIGHTS) and check == "all"]
+    compare = functools.partial(_compare, folder)
     pool = ThreadPoolExecutor()
     try:
         # Other files come first: they are small and needed while weights are read.
-        small = [pool.submit(_compare, folder, file) for file in others]
-        large = [pool.submit(_compare, folder, file) for file in weights if check == "all"]
-        for each in small:
-            each.result()
+        small, large = pool.map(compare, others), pool.map(compare, weights)
+        list(small)
 
         def finish() -> None:
-            for each in large:
-                each.result()
+            list(large)
 
         yield finish
     finally:
@@ -69,13 +68,13 @@ def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callabl
 
 
 def _compare_names(folder: Path, manifest: Manifest) -> None:
-    wanted = {file.path: file for file in manifest.files}
-    found = set(walk(folder))
-    for path in sorted(wanted.keys() - found):
+    listed_files = {file.path: file for file in manifest.files}
+    paths = set(walk(folder))
+    for path in sorted(listed_files.keys() - paths):
         raise BundleError(f"{folder / path}: is missing")
-    for path in sorted(found - wanted.keys() - {NAME, SIGNATURE}):
+    for path in sorted(paths - listed_files.keys() - {NAME, SIGNATURE}):
         raise BundleError(f"{folder / path}: is not in the manifest; a bundle holds nothing else")
-    for path, file in wanted.items():
+    for path, file in listed_files.items():
         size = (folder / path).stat().st_size
         if size != file.size:
             raise BundleError(f"{folder / path}: has {size} bytes, not {file.size}")

@@ -7,7 +7,7 @@ differences for its own parts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compilekit.base.words import SEVERITIES, Severity
@@ -16,6 +16,10 @@ from compilekit.errors import CompilekitError
 from compilekit.plugin.host import Host
 
 PLUGIN = "plugin "
+SAME_NUMBERS = {"torch": 2, "cuda": 1}
+"""How many leading numbers of a version must be the same."""
+NOT_OLDER: dict[str, Severity] = {"glibc": "fatal", "libstdcxx": "fatal", "driver": "warning"}
+"""How bad it is if a version is older here than where the bundle was built."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,24 @@ def differences(manifest: Manifest, here: Mapping[str, str], host: Host) -> list
     """All differences, the worst first."""
     used = {step.name for step in manifest.steps if step.again != "never"}
     compiled = manifest.compiled_by()
-    found = []
+    fields: list[tuple[str, str, str, Sequence[str]]] = []
     for name in sorted(used | compiled):
         plugin = host.plugins.get(name)
-        built, now = manifest.plugins[name], "" if plugin is None else plugin.version
+        now = "" if plugin is None else plugin.version
         if plugin is not None and plugin.error:
             now = f"{now} (broken: {plugin.error})"
-        if built != now:
-            severity = _judged(f"{PLUGIN}{name}", built, now, [name], host)
-            found.append(Difference(f"{PLUGIN}{name}", built, now, severity, f"install {built}"))
+        fields.append((f"{PLUGIN}{name}", manifest.plugins[name], now, [name]))
     for field in sorted(manifest.fingerprint.keys() | here.keys()):
         built, now = manifest.fingerprint.get(field, ""), here.get(field, "")
-        if built == now:
-            continue
-        severity = _judged(field, built, now, sorted(compiled), host)
-        found.append(Difference(field, built, now, severity, _advice(field, built, now)))
-    return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
+        fields.append((field, built, now, sorted(compiled)))
+    unequal = [
+        Difference(
+            field, built, now, _judged(field, built, now, judges, host), _advice(field, built, now)
+        )
+        for field, built, now, judges in fields
+        if built != now
+    ]
+    return sorted(unequal, key=lambda difference: SEVERITIES.index(difference.severity))
 
 
 def _judged(field: str, built: str, here: str, plugins: Sequence[str], host: Host) -> Severity:
@@ -64,69 +70,25 @@ def _judged(field: str, built: str, here: str, plugins: Sequence[str], host: Hos
     verdicts: list[Severity] = []
     for name in plugins:
         try:
-            own = host.judge(name, field, built, here)
+            verdict = host.judge(name, field, built, here)
         except CompilekitError:
-            own = "fatal"  # the plugin is not here, or is broken
-        verdicts.append(own or default(field, built, here))
+            verdict = "fatal"  # the plugin is not here, or is broken
+        verdicts.append(verdict or default(field, built, here))
     return min(verdicts, key=SEVERITIES.index)
 
 
 def default(field: str, built: str, here: str) -> Severity:
     """How bad a difference is for compiled code in general."""
-    return _RULES.get(field, _same_plugin if field.startswith(PLUGIN) else _note)(built, here)
-
-
-def _fatal(built: str, here: str) -> Severity:
-    del built, here
-    return "fatal"
-
-
-def _warning(built: str, here: str) -> Severity:
-    del built, here
-    return "warning"
-
-
-def _note(built: str, here: str) -> Severity:
-    del built, here
-    return "note"
-
-
-_same_plugin = _fatal
-
-
-def _older_is_fatal(built: str, here: str) -> Severity:
-    return "fatal" if numbers(here) < numbers(built) else "note"
-
-
-def _older_is_bad(built: str, here: str) -> Severity:
-    return "warning" if numbers(here) < numbers(built) else "note"
-
-
-def _same_minor(built: str, here: str) -> Severity:
-    return "warning" if numbers(built)[:2] == numbers(here)[:2] else "fatal"
-
-
-def _same_major(built: str, here: str) -> Severity:
-    return "warning" if numbers(built)[:1] == numbers(here)[:1] else "fatal"
-
-
-def _has_all(built: str, here: str) -> Severity:
-    return "fatal" if missing_flags(built, here) else "note"
-
-
-_RULES: dict[str, Callable[[str, str], Severity]] = {
-    "platform": _fatal,
-    "torch": _same_minor,
-    "cpu_flags": _has_all,
-    "glibc": _older_is_fatal,
-    "libstdcxx": _older_is_fatal,
-    "sm": _fatal,
-    "gpu": _warning,
-    "cuda": _same_major,
-    "driver": _older_is_bad,
-    "diffusers": _warning,
-    "transformers": _warning,
-}
+    if field.startswith(PLUGIN) or field in ("platform", "sm"):
+        return "fatal"
+    if field in ("gpu", "diffusers", "transformers"):
+        return "warning"
+    if field in SAME_NUMBERS:
+        count = SAME_NUMBERS[field]
+        return "warning" if numbers(built)[:count] == numbers(here)[:count] else "fatal"
+    if field in NOT_OLDER:
+        return NOT_OLDER[field] if numbers(here) < numbers(built) else "note"
+    return "fatal" if field == "cpu_flags" and missing_flags(built, here) else "note"
 
 
 def missing_flags(built: str, here: str) -> list[str]:
@@ -140,6 +102,8 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def _advice(field: str, built: str, here: str) -> str:
+    if field.startswith(PLUGIN):
+        return f"install {built}"
     if field == "cpu_flags":
         lacks = missing_flags(built, here)
         if lacks:

@@ -71,8 +71,7 @@ class Manifest(Contents):
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
         """Read and check the manifest of a bundle. Reads no other file."""
-        path = Path(folder) / NAME
-        return cls.parse(_bytes_of(path), str(path))
+        return cls.read_with_digest(folder)[0]
 
     @classmethod
     def read_with_digest(cls, folder: str | Path) -> tuple[Manifest, str]:
@@ -96,7 +95,7 @@ class Manifest(Contents):
 
     def to_json(self) -> str:
         """The manifest as JSON text."""
-        return self.model_dump_json(indent=1, exclude_defaults=False) + "\n"
+        return self.model_dump_json(indent=1) + "\n"
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -79,8 +79,8 @@ class TensorArgument(_Data):
     def takes_shape(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape fits."""
         return len(shape) == len(self.shape) and all(
-            wanted.takes(size) if isinstance(wanted, Range) else wanted == size
-            for wanted, size in zip(self.shape, shape, strict=True)
+            dimension.takes(size) if isinstance(dimension, Range) else dimension == size
+            for dimension, size in zip(self.shape, shape, strict=True)
         )
 
     def takes_dtype(self, dtype: str) -> bool:
@@ -117,16 +117,16 @@ class Signature(_Data):
 
     def __str__(self) -> str:
         """The tensors, and those constants that say something."""
-        said = [c for c in self.constants if c.value is not None and c.path != RETURN_DICT]
-        return ", ".join(map(str, (*self.tensors, *said)))
+        constants = [c for c in self.constants if c.value is not None and c.path != RETURN_DICT]
+        return ", ".join(map(str, (*self.tensors, *constants)))
 
     def misfit(self, leaves: Mapping[str, Any]) -> str:
         """Why a call does not fit: the first argument at fault; empty if it fits.
 
         leaves: `Seen` tensors, `Constant`s, and None for what is ignored, by path.
         """
-        tensors = {each.path: each for each in self.tensors}
-        constants = {each.path: each for each in self.constants}
+        tensors = {tensor.path: tensor for tensor in self.tensors}
+        constants = {constant.path: constant for constant in self.constants}
         known = dict.fromkeys((*tensors, *constants, *self.ignored, RETURN_DICT))
         for path in leaves:
             if path not in known:
@@ -149,11 +149,11 @@ class Signature(_Data):
         values: dict[str, tuple[int, str]] = {}
         for tensor in self.tensors:
             leaf = leaves[tensor.path]
-            for wanted, size in zip(tensor.shape, getattr(leaf, "shape", ()), strict=False):
-                if not isinstance(wanted, Range):
+            for dimension, size in zip(tensor.shape, getattr(leaf, "shape", ()), strict=False):
+                if not isinstance(dimension, Range):
                     continue
-                value = size // wanted.times
-                known, path = values.setdefault(wanted.symbol, (value, tensor.path))
+                value = size // dimension.times
+                known, path = values.setdefault(dimension.symbol, (value, tensor.path))
                 if known != value:
                     return f"{tensor.path} is {leaf}, which does not go with {path}"
         return ""
@@ -171,26 +171,26 @@ class Seen:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-def _tensor_misfit(wanted: TensorArgument, leaf: Any) -> str:
+def _tensor_misfit(argument: TensorArgument, leaf: Any) -> str:
     if isinstance(leaf, Constant):
         # A plain number serves where a tensor without dimensions was compiled.
         kind = {int: "int64", float: "float32"}.get(type(leaf.value), "")
-        fits = kind and not wanted.shape and wanted.takes_dtype(kind)
+        fits = kind and not argument.shape and argument.takes_dtype(kind)
         return "" if fits else f"{leaf} is no tensor"
     if not isinstance(leaf, Seen):
-        return f"{wanted.path} is no plain tensor"
-    if not wanted.takes_shape(leaf.shape) or not wanted.takes_dtype(leaf.dtype):
-        return f"{wanted.path} is {leaf}"
+        return f"{argument.path} is no plain tensor"
+    if not argument.takes_shape(leaf.shape) or not argument.takes_dtype(leaf.dtype):
+        return f"{argument.path} is {leaf}"
     # A small tensor may be copied to the accelerator, and none back: that would wait for it.
-    if leaf.device != wanted.device and not (wanted.is_small and leaf.device == "cpu"):
-        return f"{wanted.path} is on {leaf.device}, not on {wanted.device}"
+    if leaf.device != argument.device and not (argument.is_small and leaf.device == "cpu"):
+        return f"{argument.path} is on {leaf.device}, not on {argument.device}"
     return ""
 
 
-def _constant_misfit(wanted: Constant, leaf: Any) -> str:
+def _constant_misfit(constant: Constant, leaf: Any) -> str:
     if isinstance(leaf, Seen):
-        return f"{wanted.path} is {leaf}"
+        return f"{constant.path} is {leaf}"
     if not isinstance(leaf, Constant):
-        return f"{wanted.path} is no plain value"
-    same = leaf.empty == wanted.empty and type(leaf.value) is type(wanted.value)
-    return "" if same and leaf.value == wanted.value else str(leaf)
+        return f"{constant.path} is no plain value"
+    same = leaf.empty == constant.empty and type(leaf.value) is type(constant.value)
+    return "" if same and leaf.value == constant.value else str(leaf)

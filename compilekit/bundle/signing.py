@@ -48,10 +48,9 @@ def sign(bundle: str | Path, key: str | Path) -> Path:
     folder, name = Path(bundle), Path(bundle).resolve().name
     manifest, digest = Manifest.read_with_digest(folder)
     signer = _library().signing.Config()
-    password = os.environ.get(PASSWORD)
     with _key_of(Path(key), "private"):
-        secret = password.encode() if password else None
-        signer.use_elliptic_key_signer(private_key=key, password=secret)
+        password = os.environ.get(PASSWORD, "").encode() or None
+        signer.use_elliptic_key_signer(private_key=key, password=password)
     check_files(folder, manifest)
     signer.set_hashing_config(_hashed(name, _digests(manifest, digest)))
     target = folder / SIGNATURE
@@ -72,11 +71,11 @@ def check_trust(folder: Path, manifest: Manifest, digest: str, trust: Trust | No
     This comes before anything of the bundle is used. The files themselves are compared with the
     manifest as always.
     """
-    wanted = [keys for keys in (_given(trust), _from_environment()) if keys is not None]
-    return [_signed_by(folder, manifest, digest, keys) for keys in wanted]
+    demands = (_from_caller(trust), _from_environment())
+    return [_signed_by(folder, manifest, digest, keys) for keys in demands if keys is not None]
 
 
-def _given(trust: Trust | None) -> list[Path] | None:
+def _from_caller(trust: Trust | None) -> list[Path] | None:
     if trust is None:
         return None
     keys = [trust] if isinstance(trust, str | Path) else list(trust)
@@ -112,7 +111,7 @@ def _signed_by(folder: Path, manifest: Manifest, digest: str, keys: Sequence[Pat
             with contextlib.redirect_stdout(io.StringIO()):  # it warns if there is no hint
                 verifier.verify(folder, path)
         except Exception as error:  # noqa: BLE001 - whatever it is, this key did not sign that
-            faults.append(_said(error))
+            faults.append(_text_of(error))
             continue
         _compare(folder, signed, _digests(manifest, digest))
         return key
@@ -121,15 +120,15 @@ def _signed_by(folder: Path, manifest: Manifest, digest: str, keys: Sequence[Pat
     raise SignatureError(f"{path}: is no valid signature by {named}: {faults[0]}")
 
 
-def _compare(folder: Path, signed: Mapping[str, str], here: Mapping[str, str]) -> None:
-    for name in sorted(signed.keys() | here.keys()):
-        if signed.get(name) != here.get(name):
-            what = "was changed" if name in signed and name in here else "was added or removed"
+def _compare(folder: Path, signed: Mapping[str, str], present: Mapping[str, str]) -> None:
+    for name in sorted(signed.keys() | present.keys()):
+        if signed.get(name) != present.get(name):
+            what = "was changed" if name in signed and name in present else "was added or removed"
             raise SignatureError(f"{folder / name}: {what} after the bundle was signed")
 
 
-def _digests(manifest: Manifest, own: str) -> dict[str, str]:
-    return {NAME: own, **{file.path: file.sha256 for file in manifest.files}}
+def _digests(manifest: Manifest, digest: str) -> dict[str, str]:
+    return {NAME: digest, **{file.path: file.sha256 for file in manifest.files}}
 
 
 def _read(path: Path) -> tuple[str, dict[str, str]]:
@@ -137,15 +136,15 @@ def _read(path: Path) -> tuple[str, dict[str, str]]:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > LIMIT:
         raise SignatureError(f"{path}: is no signature")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        hint = found["verificationMaterial"].get("publicKey", {}).get("hint") or ""
-        payload = json.loads(base64.b64decode(found["dsseEnvelope"]["payload"]))
-        return hint, {each["name"]: each["digest"] for each in payload["predicate"]["resources"]}
+        document = json.loads(path.read_text(encoding="utf-8"))
+        hint = document["verificationMaterial"].get("publicKey", {}).get("hint") or ""
+        payload = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+        return hint, {file["name"]: file["digest"] for file in payload["predicate"]["resources"]}
     except Exception as error:  # whatever a file from anywhere holds
-        raise SignatureError(f"{path}: is no valid signature: {_said(error)}") from error
+        raise SignatureError(f"{path}: is no valid signature: {_text_of(error)}") from error
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
@@ -164,8 +163,8 @@ def _verifier(key: Path) -> tuple[Any, str]:
 def _hashed(name: str, digests: Mapping[str, str]) -> Any:
     """A way to hash a bundle's files whose result is known, so that none is read again."""
     library = _library()
-    said = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
-    kind = library.manifest.SerializationType.from_args({**said, "ignore_paths": [SIGNATURE]})
+    options = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
+    kind = library.manifest.SerializationType.from_args({**options, "ignore_paths": [SIGNATURE]})
     items = [
         kind.new_item(path, library.Digest("sha256", bytes.fromhex(digest)))
         for path, digest in sorted(digests.items())
@@ -183,9 +182,9 @@ def _library() -> SimpleNamespace:
     except ImportError as error:
         what = f"signatures need the package {error.name}"
         if (error.name or "").startswith("model_signing."):
-            found = installed_version("model-signing")
+            version = installed_version("model-signing")
             what = (
-                f"model-signing {found} is not {TESTED}, which compilekit is tested with: {error}"
+                f"model-signing {version} is not {TESTED}, which compilekit is tested with: {error}"
             )
         raise MachineError(f"{what}: install compilekit[signing]") from error
     return SimpleNamespace(
