@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -224,9 +223,10 @@ class _Loader:
             return next(iter(modules.values()))
         import diffusers
 
-        kind: Any = getattr(diffusers, self.manifest.class_name, None)
-        if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
+        pipeline = getattr(diffusers, self.manifest.class_name, None)
+        if not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
             raise BundleError(f"diffusers has no pipeline {self.manifest.class_name} here")
+        kind: Any = pipeline
         try:
             with no_progress_bars():
                 return kind.from_pretrained(
