@@ -381,12 +381,12 @@ def from_dict(data: dict[str, Any]) -> CompilekitError:
     kind = known.get(data["class"], CompilekitError)
     if issubclass(kind, RecipeError):
         problems = [
-            Problem(Location(**each["location"]), each["key"], each["message"])
-            for each in data["problems"]
+            Problem(Location(**problem["location"]), problem["key"], problem["message"])
+            for problem in data["problems"]
         ]
         return kind(problems, data["advice"])
     return kind(data["message"])
 
 
 def _kinds(kind: type[CompilekitError]) -> list[type[CompilekitError]]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _kinds(child))]
+    return [kind, *(descendant for child in kind.__subclasses__() for descendant in _kinds(child))]

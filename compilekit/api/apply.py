@@ -153,8 +153,8 @@ def replay(
     """
     from compilekit.studies.repro import Reproducer
 
-    found = Reproducer.read(repro)
-    host = host or load_host(found.plugins)
-    ready_ = ready(found.recipe, host=host, for_=found.purpose, progress=progress)
-    job = ready_.job(found.remade if pipeline is None else pipeline, inputs or found.inputs)
-    return found.replay(job)
+    reproducer = Reproducer.read(repro)
+    host = host or load_host(reproducer.plugins)
+    ready_ = ready(reproducer.recipe, host=host, for_=reproducer.purpose, progress=progress)
+    source = reproducer.remade if pipeline is None else pipeline
+    return reproducer.replay(ready_.job(source, inputs or reproducer.inputs))

@@ -54,14 +54,14 @@ class Ready:
         from compilekit.subject.load import ready_model, subject_of
         from compilekit.subject.sample import sample_arguments
 
-        wanted = plan or self.plan
-        check_machine(wanted)
-        sample = sample_arguments(wanted.recipe)
+        chosen = plan or self.plan
+        check_machine(chosen)
+        sample = sample_arguments(chosen.recipe)
         if before_loading is not None:
-            before_loading(wanted)
-        subject = subject_of(wanted, source, self.progress)
-        model = ready_model(wanted, subject, inputs, self.host)
-        return Job(wanted, model, self.host, sample, self.progress)
+            before_loading(chosen)
+        subject = subject_of(chosen, source, self.progress)
+        model = ready_model(chosen, subject, inputs, self.host)
+        return Job(chosen, model, self.host, sample, self.progress)
 
 
 def ready(
@@ -117,5 +117,5 @@ class JobElsewhere:
 
     def job(self, before_loading: Callable[[Plan], None]) -> Job:
         """Get ready in the process that calls this."""
-        here = ready(self.recipe, host=load_host(self.plugins), progress=False)
-        return here.job(self.source, self.inputs, before_loading=before_loading)
+        ready_ = ready(self.recipe, host=load_host(self.plugins), progress=False)
+        return ready_.job(self.source, self.inputs, before_loading=before_loading)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from compilekit.api.job import JobElsewhere, ready
 from compilekit.base.progress import Progress
 from compilekit.errors import UsageError
-from compilekit.plan.plan import Plan
 from compilekit.plugin.host import Host
 from compilekit.recipe import Recipe
 from compilekit.studies.batch.data import Batches, BatchTrial
@@ -20,8 +19,6 @@ from compilekit.studies.explain.explanation import Explanation
 
 if TYPE_CHECKING:
     import torch
-
-    from compilekit.engine.job import Job
 
 
 def bisect(
@@ -53,12 +50,11 @@ def bisect(
 
     quiet = replace(ready_, progress=Progress(enabled=False))  # a model is loaded for each trial
 
-    def job_of(plan: Plan) -> Job:
-        return quiet.job(make, inputs, plan=plan)
-
     from compilekit.studies.bisect.search import Bisect
 
-    return Bisect(ready_.plan, job_of, check, ready_.progress).run()
+    return Bisect(
+        ready_.plan, lambda plan: quiet.job(make, inputs, plan=plan), check, ready_.progress
+    ).run()
 
 
 def explain(
@@ -95,12 +91,11 @@ def explain(
         )
     ready_ = ready(recipe, host=host, progress=progress)
 
-    def job_of(plan: Plan) -> Job:
-        return ready_.job(pipeline, inputs, plan=plan)
-
     from compilekit.studies.explain.leave_out import explain as run
 
-    return run(ready_.plan, job_of, leave_out=leave_out)
+    return run(
+        ready_.plan, lambda plan: ready_.job(pipeline, inputs, plan=plan), leave_out=leave_out
+    )
 
 
 def largest_batch(
@@ -216,4 +211,4 @@ def preflight(
 
     order = BuildJob(job, Path(), None, force=force)
     levels = (level,) if level else whole.preflight
-    return [note for each in levels for note in check_whole(order, each)]
+    return [note for check in levels for note in check_whole(order, check)]

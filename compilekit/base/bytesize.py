@@ -18,12 +18,12 @@ def parse_size(text: str, what: str) -> int:
     try:
         # ByteSize ignores what follows the unit.
         whole = text if re.fullmatch(r"\s*\d*\.?\d+\s*\w*\s*", text) else ""
-        found = int(TypeAdapter(ByteSize).validate_python(whole))
+        count = int(TypeAdapter(ByteSize).validate_python(whole))
     except ValidationError:
-        found = 0
-    if found <= 0:
+        count = 0
+    if count <= 0:
         raise UsageError(f'{what}: "{text}" is not a size; write "20 GB"')
-    return found
+    return count
 
 
 def size(count: float) -> str:

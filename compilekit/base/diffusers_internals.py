@@ -30,8 +30,8 @@ def beneath_hook(function: Any) -> Callable[..., Any] | None:
     names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     if not hasattr(function, "__wrapped__") and names == ("method",):
         # Older releases of diffusers leave no other way to it.
-        found: Callable[..., Any] = function.__closure__[0].cell_contents
-        return found
+        method: Callable[..., Any] = function.__closure__[0].cell_contents
+        return method
     return getattr(function, "__wrapped__", None)
 
 

@@ -21,12 +21,8 @@ EXTENSIONS = (
 
 def versions() -> dict[str, str]:
     """The versions of the packages that matter, where they are installed. Loads none of them."""
-    found = {}
-    for name in ("compilekit", *PACKAGES):
-        version = installed_version(name)
-        if version is not None:
-            found[name] = version
-    return found
+    installed = {name: installed_version(name) for name in ("compilekit", *PACKAGES)}
+    return {name: version for name, version in installed.items() if version is not None}
 
 
 def installed_version(distribution: str) -> str | None:
@@ -39,12 +35,19 @@ def installed_version(distribution: str) -> str | None:
 
 def cpu_name() -> str:
     """The processor's model name."""
+    text = _read("/proc/cpuinfo")
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return ("" if text else platform.processor()) or platform.machine()
+
+
+def _read(path: str) -> str:
+    """A file of the kernel; "" where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return Path(path).read_text(encoding="utf-8")
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
 
 
 def cores() -> int:
@@ -56,11 +59,7 @@ def cores() -> int:
 
 def cpu_flags() -> str:
     """The processor's instruction set extensions that compilers make use of, sorted."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
+    for line in _read("/proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             return " ".join(sorted(f for f in value.split() if f.startswith(EXTENSIONS)))
@@ -69,11 +68,7 @@ def cpu_flags() -> str:
 
 def libstdcxx() -> str:
     """The version of the C++ library that this process has loaded, or "" where none is."""
-    try:
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    for line in maps.splitlines():
+    for line in _read("/proc/self/maps").splitlines():
         path = line.partition("/")[2]
         if "libstdc++.so" in path:
             return Path(f"/{path}").resolve().name.partition(".so.")[2]
@@ -84,7 +79,7 @@ def fingerprint(device: str) -> dict[str, str]:
     """What compiled code may depend on, of this machine and its software. Loads torch."""
     import torch
 
-    found = {
+    fields = {
         "platform": f"{sys.platform}-{platform.machine()}",
         "cpu_flags": cpu_flags(),
         "cpu": cpu_name(),
@@ -94,23 +89,23 @@ def fingerprint(device: str) -> dict[str, str]:
         "torch": torch.__version__,
     }
     for name in ("diffusers", "transformers"):
-        found[name] = installed_version(name) or ""
+        fields[name] = installed_version(name) or ""
     if device.startswith("cuda") and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(device)
-        found["gpu"] = torch.cuda.get_device_name(device)
-        found["sm"] = f"{major}.{minor}"
-        found["cuda"] = str(torch.version.cuda or torch.version.hip)
+        fields["gpu"] = torch.cuda.get_device_name(device)
+        fields["sm"] = f"{major}.{minor}"
+        fields["cuda"] = str(torch.version.cuda or torch.version.hip)
         from compilekit.base.torch_internals import driver_version
 
-        found["driver"] = driver_version()
-    return found
+        fields["driver"] = driver_version()
+    return fields
 
 
 def describe(device: str) -> dict[str, str]:
     """Versions and hardware, for a report. Loads torch."""
     import torch
 
-    found = {
+    fields = {
         **versions(),
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
@@ -120,6 +115,6 @@ def describe(device: str) -> dict[str, str]:
     }
     if device == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        found["gpu"] = f"{torch.cuda.get_device_name()} (sm_{major}{minor})"
-        found["cuda"] = str(torch.version.cuda or torch.version.hip)
-    return found
+        fields["gpu"] = f"{torch.cuda.get_device_name()} (sm_{major}{minor})"
+        fields["cuda"] = str(torch.version.cuda or torch.version.hip)
+    return fields

@@ -25,9 +25,9 @@ def is_plain_container(value: Any) -> bool:
 
 def leaves(value: Any, opens: Callable[[Any], bool] = is_container) -> dict[str, Any]:
     """The leaves of nested containers by path."""
-    found: dict[str, Any] = {}
-    mapped(value, found.setdefault, opens)
-    return found
+    by_path: dict[str, Any] = {}
+    mapped(value, by_path.setdefault, opens)
+    return by_path
 
 
 def mapped(
@@ -46,11 +46,11 @@ def mapped(
     if not opens(value):
         return replace(path, value)
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    made: dict[Any, Any] = {
+    parts: dict[Any, Any] = {
         key: mapped(child, replace, opens, f"{path}.{key}" if path else str(key))
         for key, child in items
     }
     kind = type(value)
     if isinstance(value, dict):
-        return dataclasses.replace(value, **made) if dataclasses.is_dataclass(value) else made
-    return kind(*made.values()) if hasattr(value, "_fields") else kind(made.values())
+        return dataclasses.replace(value, **parts) if dataclasses.is_dataclass(value) else parts
+    return kind(*parts.values()) if hasattr(value, "_fields") else kind(parts.values())

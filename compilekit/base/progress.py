@@ -28,15 +28,10 @@ class Progress:
             yield
             return
         start = time.perf_counter()
-        if self._console.is_terminal:
-            with self._live(self._console, title):
-                yield
-        else:
+        is_live = self._console.is_terminal
+        with self._live(self._console, title) if is_live else contextlib.nullcontext():
             yield
-        seconds = time.perf_counter() - start
-        self._console.print(
-            f"{title}  {seconds:.1f} s", highlight=False, markup=False, soft_wrap=True
-        )
+        self.note(f"{title}  {time.perf_counter() - start:.1f} s")
 
     @contextlib.contextmanager
     def _live(self, console: Console, title: str) -> Iterator[None]:

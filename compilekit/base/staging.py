@@ -26,14 +26,12 @@ def staged(target: Path) -> Iterator[Path]:
     parents = [parent for parent in target.absolute().parents if not parent.exists()]
     folder = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent, glob.escape(target.name))
-    except OSError as error:
-        _remove_empty(parents)
-        raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
-    try:
+        with _writing(target):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            sweep(target.parent, glob.escape(target.name))
         with _in_use(folder):
-            _make(folder, target)
+            with _writing(target):
+                folder.mkdir()
             yield folder
             refuse_existing(target)
             if target.is_dir():
@@ -48,20 +46,22 @@ def staged(target: Path) -> Iterator[Path]:
         raise
 
 
-def _make(folder: Path, target: Path) -> None:
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
     try:
-        folder.mkdir()
+        yield
     except OSError as error:
         raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
 
 
 def _name(folder: Path, target: Path) -> None:
-    try:
-        folder.rename(target)
-    except OSError as error:
-        # Somebody else was there first, between our look and now.
-        refuse_existing(target)
-        raise UsageError(f"{target}: cannot write there: {error.strerror}") from error
+    with _writing(target):
+        try:
+            folder.rename(target)
+        except OSError:
+            # Somebody else was there first, between our look and now.
+            refuse_existing(target)
+            raise
 
 
 @contextlib.contextmanager

@@ -108,32 +108,32 @@ def _redirected(path: Path | None) -> Iterator[None]:
     before = {OUT: sys.stdout, ERR: sys.stderr}
     _flush(*before.values())
     target = os.dup(ERR) if path is None else os.open(path, os.O_WRONLY | os.O_APPEND)
-    for each in (OUT,) if path is None else (OUT, ERR):
-        _behind[each] = os.dup(each)
-        _own[each] = (
-            _writer(_behind[each], before[each]) if _is_on(before[each], each) else before[each]
-        )
-        os.dup2(target, each)
+    for descriptor in (OUT,) if path is None else (OUT, ERR):
+        _behind[descriptor] = os.dup(descriptor)
+        stream = before[descriptor]
+        is_on = _is_on(stream, descriptor)
+        _own[descriptor] = _writer(_behind[descriptor], stream) if is_on else stream
+        os.dup2(target, descriptor)
     os.close(target)
     # Loggers keep hold of it: it is never closed, and leads to whatever the descriptor is.
-    theirs = before[ERR] if path is None else _writer(ERR, before[ERR])
-    sys.stdout = sys.stderr = theirs
+    sink = before[ERR] if path is None else _writer(ERR, before[ERR])
+    sys.stdout = sys.stderr = sink
     try:
         yield
         _flush(*_own.values())
     finally:
-        for stream in (theirs, *before.values()):
+        for stream in (sink, *before.values()):
             with contextlib.suppress(OSError, ValueError):  # full, or closed by a library
                 _flush(stream)
         if "ctypes" in sys.modules:  # what code in C has not written yet
             sys.modules["ctypes"].CDLL(None).fflush(None)
         sys.stdout, sys.stderr = before[OUT], before[ERR]
-        for each, real in _behind.items():
-            os.dup2(real, each)
-            if _own[each] is not before[each]:
+        for descriptor, real in _behind.items():
+            os.dup2(real, descriptor)
+            if _own[descriptor] is not before[descriptor]:
                 # What could not be written has raised before.
                 with contextlib.suppress(OSError):
-                    _own[each].close()
+                    _own[descriptor].close()
             os.close(real)
         _own.clear()
         _behind.clear()
@@ -152,9 +152,9 @@ def _writer(descriptor: int, like: TextIO | None) -> TextIO:
 
 
 def _flush(*streams: TextIO | None) -> None:
-    for each in streams:
-        if each is not None:
-            each.flush()
+    for stream in streams:
+        if stream is not None:
+            stream.flush()
 
 
 @contextlib.contextmanager

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["cpu", "cuda", "hpu", "neuron", "mps", "xpu"]
-DEVICES: tuple[Device, ...] = ("cpu", "cuda", "hpu", "neuron", "mps", "xpu")
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 Purpose = Literal["apply", "build", "load"]
 """Why a step runs: to change a model in this process, to build a bundle, or to load one."""
 
 Sizes = Literal["one", "fixed", "batch", "any"]
-SIZES: tuple[Sizes, ...] = ("one", "fixed", "batch", "any")
+SIZES: tuple[Sizes, ...] = get_args(Sizes)
 """Which calls one part of a bundle serves.
 
 one: calls of a single size; the recipe may have no other.
@@ -23,19 +23,11 @@ any: any size in any dimension.
 """
 
 Severity = Literal["fatal", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "note")
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """How bad a difference is between this machine and the one that built a bundle; worst first."""
 
 Change = Literal["results", "weights", "structure", "layout", "dtype", "runtime", "compiled"]
-CHANGES: tuple[Change, ...] = (
-    "results",
-    "weights",
-    "structure",
-    "layout",
-    "dtype",
-    "runtime",
-    "compiled",
-)
+CHANGES: tuple[Change, ...] = get_args(Change)
 
 ALL_COMPONENTS = "*"
 """The components of a step that names none: the whole pipeline."""

@@ -115,7 +115,7 @@ class Cache:
 
     def entries(self) -> list[tuple[Entry, float]]:
         """What is there, with the time when it was last used, the latest first."""
-        found = []
+        entries = []
         for kind in KINDS:
             for path in self._entry_folders(kind):
                 try:
@@ -126,8 +126,8 @@ class Cache:
                 if entry is None:
                     self.drop(kind, path.name)
                 else:
-                    found.append((entry, used))
-        return sorted(found, key=lambda each: -each[1])
+                    entries.append((entry, used))
+        return sorted(entries, key=lambda entry: -entry[1])
 
     def prune(
         self,
@@ -207,27 +207,25 @@ _TAG = (
 def _copied(sources: Mapping[str, Path], target: Path) -> tuple[File, ...]:
     """Copy files; gives their digests, of the bytes that were copied."""
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda path: _copy(sources[path], target, path), sorted(sources))
-        return tuple(found)
+        return tuple(pool.map(lambda path: _copy(sources[path], target, path), sorted(sources)))
 
 
 def _copy_checked(source: Path, target: Path, files: tuple[File, ...]) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    made = _copied({file.path: source / file.path for file in files}, target)
-    if made != files:
+    if _copied({file.path: source / file.path for file in files}, target) != files:
         raise ValueError(f"{source} was altered")
 
 
 def _copy(source: Path, target: Path, path: str) -> File:
-    there = target / path
-    there.parent.mkdir(parents=True, exist_ok=True)
+    destination = target / path
+    destination.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
-    with source.open("rb") as read, there.open("xb") as write:
+    with source.open("rb") as read, destination.open("xb") as write:
         while piece := read.read(_PIECE):
             digest.update(piece)
             write.write(piece)
             size += len(piece)
-    shutil.copymode(source, there)
+    shutil.copymode(source, destination)
     return File(path=path, size=size, sha256=digest.hexdigest())
 
 

@@ -9,20 +9,15 @@ from __future__ import annotations
 import fnmatch
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 
+from compilekit.base.texts import summary
 from compilekit.base.words import Change
 from compilekit.engine.gate import check_step
 from compilekit.engine.recording import Call, Recording, run_call, time_call
 from compilekit.engine.reference import Outputs, outputs_of, reference_outputs
-from compilekit.errors import (
-    ClaimError,
-    CompilekitError,
-    NonFiniteError,
-    StepError,
-)
+from compilekit.errors import ClaimError, CompilekitError, NonFiniteError, StepError
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
 from compilekit.measure.memory import peak_bytes
@@ -31,19 +26,14 @@ from compilekit.measure.times import several, timed
 from compilekit.plan.order import gives, overlap
 from compilekit.plugin.steps import PlannedStep, StepResult
 from compilekit.report import Measurement, StateChange, StepReport
-from compilekit.subject.model import (
-    EntryPoint,
-    Model,
-    cuda_in_use,
-    parameter_bytes,
-)
+from compilekit.subject.model import EntryPoint, Model, cuda_in_use, parameter_bytes
 
 TIMING_RUNS, TIMING_SECONDS = 15, 0.3
 """A call is timed at most so often, and for so long; at least twice."""
 
 
-class Instrument(Protocol):
-    """What happens around one step."""
+class Instrument:
+    """What happens around one step; nothing, unless a method is overridden."""
 
     def before(self, step: PlannedStep) -> None:
         """Called before the step runs."""
@@ -55,7 +45,7 @@ class Instrument(Protocol):
         """Called instead of `after` if the step raised an error."""
 
 
-class KeepState:
+class KeepState(Instrument):
     """Restores process-global state, or records why it stays."""
 
     def before(self, step: PlannedStep) -> None:
@@ -76,11 +66,11 @@ class KeepState:
         state.restore(self._before)
 
 
-def _reason(key: str, kept: Mapping[str, str]) -> str:
-    return next((why for pattern, why in kept.items() if fnmatch.fnmatchcase(key, pattern)), "")
+def _reason(key: str, reasons: Mapping[str, str]) -> str:
+    return next((why for pattern, why in reasons.items() if fnmatch.fnmatchcase(key, pattern)), "")
 
 
-class CheckClaims:
+class CheckClaims(Instrument):
     """Checks that a step changed exactly what its description claims."""
 
     # These do not show on a module: other results, and settings of the process or pipeline.
@@ -100,37 +90,34 @@ class CheckClaims:
         now = self._look()
         if "results" in step.effects.changes:
             return
-        found: dict[Change, list[str]] = {}
+        changed: dict[Change, list[str]] = {}
         for component in sorted(now):
             if component not in self._before:
                 continue
             for change, names in changes(self._before[component], now[component]).items():
                 where = [f"{component}.{name}".rstrip(".") for name in names]
-                found.setdefault(change, []).extend(where)
+                changed.setdefault(change, []).extend(where)
         who = f"{step.key}: plugin {self._titles[step.name]}"
         claimed = step.effects.changes
         # Another compiler than torch's may work by replacing a forward.
         allowed = claimed | {"runtime"} if "compiled" in claimed else claimed
-        for change, names in found.items():
+        for change, names in changed.items():
             if change not in allowed:
                 raise ClaimError(
                     f"{who} changed {change} of {_some(names)}, "
                     f"and claims to change only {', '.join(sorted(claimed))}"
                 )
-        if "compiled" in claimed and "runtime" in found:
-            found.setdefault("compiled", found["runtime"])
-        for change in sorted(claimed - self.UNSEEN - set(found)):
+        if "compiled" in claimed and "runtime" in changed:
+            changed.setdefault("compiled", changed["runtime"])
+        for change in sorted(claimed - self.UNSEEN - set(changed)):
             if any(result.changed.values()):
                 raise ClaimError(f"{who} claims to change {change}, and changed none of it")
-
-    def failed(self) -> None:
-        self._before = {}
 
     def _look(self) -> dict[str, Snapshot]:
         return {name: look(module) for name, module in self._model.modules.items()}
 
 
-class Memory:
+class Memory(Instrument):
     """Measures the bytes of the model, and the peak; on the CPU, the process's peak so far."""
 
     def __init__(self, model: Model) -> None:
@@ -146,17 +133,17 @@ class Memory:
         row.parameter_bytes = model_bytes(self._model)
         row.peak_bytes = peak_bytes()
 
-    def failed(self) -> None:
-        """Nothing to restore."""
-
 
 def model_bytes(model: Model) -> int:
     """The bytes of the weights of all components."""
     return sum(parameter_bytes(module) for module in model.modules.values())
 
 
-class Verify:
-    """Replays the recorded calls after each step, and checks how far outputs moved."""
+class Verify(Instrument):
+    """Replays the recorded calls after each step, and checks how far outputs moved.
+
+    references: the reference's outputs for each recorded call, by entry point.
+    """
 
     def __init__(
         self,
@@ -172,22 +159,13 @@ class Verify:
         self._titles = titles
         self._calls: dict[str, list[Call]] = recording.calls
         self._done: list[PlannedStep] = []
-        self._reference: dict[str, list[Outputs]] = {}
+        self.references: dict[str, list[Outputs]] = {}
         self._previous: dict[str, list[Outputs]] = {}
         self._errors: dict[str, float] = {}
         for name, calls in self._calls.items():
-            entry = model.entry_point(name)
             if upcast:
-                self._reference[name] = reference_outputs(entry, calls)
+                self.references[name] = reference_outputs(model.entry_point(name), calls)
         self.baseline = [self._measure(name, "the model as loaded") for name in self._calls]
-
-    @property
-    def references(self) -> dict[str, list[Outputs]]:
-        """The reference's outputs for each recorded call, by entry point."""
-        return self._reference
-
-    def before(self, step: PlannedStep) -> None:
-        """Nothing to do: the state before is the state after the last step."""
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
         del result
@@ -202,9 +180,6 @@ class Verify:
                 measured = self._measure(name, who)
                 row.measurements.append(measured)
                 check_step(step, who, measured, before)
-
-    def failed(self) -> None:
-        """Nothing to restore."""
 
     def final(self) -> list[Measurement]:
         """Measure every recorded entry point again, in the state that the user gets."""
@@ -227,9 +202,8 @@ class Verify:
         except CompilekitError:
             raise
         except (Exception, SystemExit) as raised:
-            what = f"{type(raised).__name__}: {raised}"
-            raise StepError(f"{where}: {name} no longer runs: {what}") from raised
-        reference = self._reference.setdefault(name, outputs)
+            raise StepError(f"{where}: {name} no longer runs: {summary(raised)}") from raised
+        reference = self.references.setdefault(name, outputs)
         at = f"{where}: {name}"
         error = _differences(outputs, reference, at)
         change = _differences(outputs, self._previous.get(name, outputs), at)
@@ -250,14 +224,14 @@ class Verify:
 
 def _compiles(steps: Sequence[PlannedStep], name: str) -> bool:
     return any(
-        "compiled" in gives(step.effects) and any(overlap(own, name) for own in step.components)
+        "compiled" in gives(step.effects) and any(overlap(c, name) for c in step.components)
         for step in steps
     )
 
 
 def _differences(outputs: list[Outputs], reference: list[Outputs], where: str) -> Difference:
     pairs = zip(outputs, reference, strict=True)
-    worst = merge([compare(dict(actual), dict(wanted)) for actual, wanted in pairs])
+    worst = merge([compare(dict(actual), dict(expected)) for actual, expected in pairs])
     if not worst.finite:
         tensor = f" ({worst.where})" if worst.where else ""
         raise NonFiniteError(f"{where} gives NaN or infinity{tensor}")

@@ -38,11 +38,11 @@ class _HeldTensor:
         """A copy with the strides of the original, which compiled code checks."""
         if not _is_dense(self.tensor.shape, self.stride):
             return self.tensor.to(self.device, dtype, copy=True)
-        made = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=self.device)
+        copy = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=self.device)
         # An expanded dimension has stride 0: all its entries are one entry, written once.
         once = tuple(slice(0, 1) if step == 0 else slice(None) for step in self.stride)
-        made[once] = self.tensor[once].to(self.device, dtype)
-        return made
+        copy[once] = self.tensor[once].to(self.device, dtype)
+        return copy
 
 
 def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
@@ -198,18 +198,18 @@ class _Recorder:
             return
         self._total += 1
         signature = describe_call(entry, args, kwargs)
-        kept = self._kept[entry.name]
-        if signature not in kept and len(kept) >= MAX_SIGNATURES:
+        by_signature = self._kept[entry.name]
+        if signature not in by_signature and len(by_signature) >= MAX_SIGNATURES:
             self._dropped[entry.name] += 1
             return
         dtype = float_dtype(entry.owner)
         index = self._total
 
         def copy() -> Call:
-            held = mapped(args, _hold), mapped(kwargs, _hold)
-            return Call(entry.name, signature, index, dtype, *held, small_stay=self._small_stay)
+            inputs = mapped(args, _hold), mapped(kwargs, _hold)
+            return Call(entry.name, signature, index, dtype, *inputs, small_stay=self._small_stay)
 
-        kept.setdefault(signature, _Thinned()).add(copy)
+        by_signature.setdefault(signature, _Thinned()).add(copy)
 
 
 class _Thinned:
@@ -265,8 +265,8 @@ def _described(value: Any) -> str:
 
 def _hold(_: str, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        kept = value.detach().to("cpu", copy=True)
-        return _HeldTensor(kept, value.device, tuple(value.stride()))
+        copy = value.detach().to("cpu", copy=True)
+        return _HeldTensor(copy, value.device, tuple(value.stride()))
     if isinstance(value, torch.Generator):
         return _HeldGenerator(value.get_state(), value.device)
     return value

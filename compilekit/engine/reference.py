@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compilekit.base.texts import summary
 from compilekit.engine.recording import Call, seeded
 from compilekit.errors import CompilekitError, MachineError, ModelError
 from compilekit.measure import state
@@ -38,9 +39,8 @@ def reference_outputs(entry: EntryPoint, calls: list[Call]) -> list[Outputs]:
     except CompilekitError:
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"the float32 reference of {entry.name} does not run: {what}; {AS_LOADED}"
+            f"the float32 reference of {entry.name} does not run: {summary(error)}; {AS_LOADED}"
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from compilekit.base import environment
+from compilekit.base.texts import summary
 from compilekit.base.words import ALL_COMPONENTS
 from compilekit.engine.gate import broken_budgets
 from compilekit.engine.instruments import (
@@ -117,16 +118,16 @@ class Execution:
         """Run one step under instruments. Steps before it run unmeasured; later ones do not run."""
         with self.guarded():
             first, rest = self.in_order()
-            for each in first:
-                self.perform(each, self.instruments() if each is step else [KeepState()])
-                if each is step:
+            for earlier in first:
+                self.perform(earlier, self.instruments() if earlier is step else [KeepState()])
+                if earlier is step:
                     return
             self.record_and_time()
             verify = self.verify(rest)
-            for each in rest[: rest.index(step)]:
+            for earlier in rest[: rest.index(step)]:
                 # Exported components cannot be changed by a later step, so nothing depends on it.
-                if self.plan.purpose != "build" or not each.description.exports:
-                    self.perform(each, [KeepState()])
+                if self.plan.purpose != "build" or not earlier.description.exports:
+                    self.perform(earlier, [KeepState()])
             verify.final()  # the state that the step finds
             self.perform(step, [*self.instruments(), verify])
 
@@ -193,7 +194,9 @@ class Execution:
                 for instrument in reversed(instruments):
                     instrument.failed()
                 raise
-            _note(row, result)
+            row.matched = {name: list(names) for name, names in result.matched.items()}
+            row.changed = {name: list(names) for name, names in result.changed.items()}
+            row.skipped, row.details = dict(result.skipped), dict(result.details)
             self.report.steps.append(row)
             self._results.append((row, result))
             self._not_savable |= {
@@ -255,7 +258,7 @@ class Execution:
 
     def late_details(self, row: StepReport) -> dict[str, object]:
         """What a step that has run says of itself now."""
-        result = next(result for each, result in self._results if each is row)
+        result = next(result for reported, result in self._results if reported is row)
         return self.host.late_details(row.name, result)
 
     def timed_sample(self) -> tuple[float, Any]:
@@ -271,18 +274,18 @@ class Execution:
         except CompilekitError:
             raise
         except (Exception, SystemExit) as error:
-            what = f"{type(error).__name__}: {error}"
+            why = summary(error)
             if self._running is not None:
                 key = self._running.key
-                raise StepError(f"{key}: the sample does not run in its warm-up: {what}") from error
+                raise StepError(f"{key}: the sample does not run in its warm-up: {why}") from error
             if self.report.steps:
-                raise StepError(f"the sample no longer runs after the steps: {what}") from error
-            raise ModelError(f"the sample does not run on the model as loaded: {what}") from error
+                raise StepError(f"the sample no longer runs after the steps: {why}") from error
+            raise ModelError(f"the sample does not run on the model as loaded: {why}") from error
 
     def calls(self) -> tuple[Mapping[str, Any], ...]:
         """The sample with one denoising step, in every size of the recipe."""
         check_shapes(self.plan, self.model)
-        calls = [sized(self.model, self.sample, each) for each in ({}, *self.plan.recipe.shapes)]
+        calls = [sized(self.model, self.sample, size) for size in ({}, *self.plan.recipe.shapes)]
         return tuple(one_step(call) if self.model.is_pipeline else call for call in calls)
 
     def replay(self, component: str, *, exact: bool = False) -> int:
@@ -311,8 +314,7 @@ class Execution:
 
     def gate(self) -> None:
         """Raise if the finished model breaks the recipe's budgets."""
-        problems = broken_budgets(self.plan.recipe.verify, self.report)
-        if problems:
+        if problems := broken_budgets(self.plan.recipe.verify, self.report):
             raise VerificationError("the finished model is out of budget: " + "; ".join(problems))
 
     def _recorded_entries(self, steps: Sequence[PlannedStep]) -> list[EntryPoint]:
@@ -327,13 +329,6 @@ class Execution:
 
     def _titles(self) -> dict[str, str]:
         return {name: str(plugin) for name, plugin in self.host.plugins.items()}
-
-
-def _note(row: StepReport, result: StepResult) -> None:
-    row.matched = {name: list(names) for name, names in result.matched.items()}
-    row.changed = {name: list(names) for name, names in result.changed.items()}
-    row.skipped = dict(result.skipped)
-    row.details = dict(result.details)
 
 
 def _check_match(step: PlannedStep, row: StepReport) -> None:

@@ -45,7 +45,7 @@ def _renamed(steps: Sequence[PlannedStep], component: str) -> str | None:
     """The step that changed the names or the meaning of a component's weights."""
     culprit: str | None = None
     for step in steps:
-        if any(overlap(own, component) for own in step.components):
+        if any(overlap(target, component) for target in step.components):
             if STOCK in step.effects.removes:
                 culprit = f"{step.key} changed its weights' names or meaning"
             if STOCK in step.effects.gives:

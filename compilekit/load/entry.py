@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,7 @@ class Variant:
 
     as_dict, as_tuple: rebuild the result for `return_dict=True` and `False`; None if the entry
         point did not return such a result when the bundle was built.
-    says: whether `return_dict=None` means True.
+    none_is_dict: whether `return_dict=None` means True.
     """
 
     signature: Signature
@@ -38,34 +38,36 @@ class Variant:
     device: torch.device
     as_dict: Rebuilder | None
     as_tuple: Rebuilder | None = None
-    says: bool = True
+    none_is_dict: bool = True
 
-    def result(self, found: Mapping[str, Any]) -> Any:
+    def result(self, call: Mapping[str, Any]) -> Any:
         """Run it on the leaves of a call."""
         tensors = self.signature.tensors
-        outputs = self.run([_ready(spec, found[spec.path], self.device) for spec in tensors])
-        rebuild = self.rebuilder(found)
+        outputs = self.run([_ready(spec, call[spec.path], self.device) for spec in tensors])
+        rebuild = self.rebuilder(call)
         assert rebuild is not None  # noqa: S101 - the call was matched
         return rebuild(outputs)
 
-    def rebuilder(self, found: Mapping[str, Any]) -> Rebuilder | None:
+    def rebuilder(self, call: Mapping[str, Any]) -> Rebuilder | None:
         """The rebuilder for the result that the caller wants."""
-        said = found.get(RETURN_DICT)
-        return self.as_dict if (self.says if said is None else said) else self.as_tuple
+        wants_dict = call.get(RETURN_DICT)
+        if wants_dict is None:
+            wants_dict = self.none_is_dict
+        return self.as_dict if wants_dict else self.as_tuple
 
-    def misfit(self, found: Mapping[str, Any]) -> str:
+    def misfit(self, call: Mapping[str, Any]) -> str:
         """Why the part does not serve a call; empty if it does."""
-        fault = self.signature.misfit(named(found)) or self._elsewhere(found)
-        if not fault and self.rebuilder(found) is None:
-            return f"{RETURN_DICT}={found[RETURN_DICT]} was not there when it was built"
+        fault = self.signature.misfit(named(call)) or self._elsewhere(call)
+        if not fault and self.rebuilder(call) is None:
+            return f"{RETURN_DICT}={call[RETURN_DICT]} was not there when it was built"
         return fault
 
-    def _elsewhere(self, found: Mapping[str, Any]) -> str:
+    def _elsewhere(self, call: Mapping[str, Any]) -> str:
         """Whether a tensor is on another device of the same kind."""
         for tensor in self.signature.tensors:
-            here = getattr(found[tensor.path], "device", self.device)
-            if here.type == self.device.type and here != self.device and not tensor.is_small:
-                return f"{tensor.path} is on {here}, not on {self.device}"
+            device = getattr(call[tensor.path], "device", self.device)
+            if device.type == self.device.type and device != self.device and not tensor.is_small:
+                return f"{tensor.path} is on {device}, not on {self.device}"
         return ""
 
 
@@ -74,72 +76,65 @@ def variant_of(part: Part, run: Runner, device: torch.device) -> Variant:
     as_dict, as_tuple = (
         None if output is None else Rebuilder(output) for output in (part.output, part.as_tuple)
     )
-    return Variant(part.signature, run, device, as_dict, as_tuple, says=part.none_is_dict)
+    return Variant(part.signature, run, device, as_dict, as_tuple, none_is_dict=part.none_is_dict)
 
 
+@dataclass(eq=False)
 class CompiledEntry:
     """Replaces an entry point's Python function."""
 
-    def __init__(
-        self,
-        name: str,
-        binder: Binder,
-        variants: Sequence[Variant],
-        *,
-        python: Callable[..., Any],
-        has_python: bool = False,
-        seal: Seal | None = None,
-        on_uncovered: OnUncovered = "error",
-    ) -> None:
+    name: str
+    binder: Binder
+    variants: Sequence[Variant]
+    _: KW_ONLY
+    python: Callable[..., Any]
+    has_python: bool = False
+    seal: Seal | None = None
+    on_uncovered: OnUncovered = "error"
+
+    def __post_init__(self) -> None:
         self.counts = Counts()
-        self._name = name
-        self._binder = binder
-        self._variants = list(variants)
-        self._has_python = has_python
-        self._python = python
-        torch_internals.mark_original(self, python)
-        self._seal = seal
-        self._on_uncovered = on_uncovered
         self._known: dict[tuple[Any, ...], Variant] = {}
+        torch_internals.mark_original(self, self.python)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        found = leaves(self._binder.bind(args, kwargs))
-        key = key_of(found)
+        call = leaves(self.binder.bind(args, kwargs))
+        key = key_of(call)
         variant = self._known.get(key)
         if variant is None:
-            reasons = [each.misfit(found) for each in self._variants]
+            reasons = [candidate.misfit(call) for candidate in self.variants]
             if all(reasons):
                 return self._uncovered(reasons, args, kwargs)
-            variant = self._variants[reasons.index("")]
+            variant = self.variants[reasons.index("")]
             if len(self._known) >= KEYS_KEPT:
                 self._known.clear()
             self._known[key] = variant
         if torch.is_grad_enabled() and any(
-            isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in found.values()
+            isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in call.values()
         ):
             raise UncoveredCallError(
-                f"{self._name}: compiled ahead of time it gives no gradients; call it under "
+                f"{self.name}: compiled ahead of time it gives no gradients; call it under "
                 "torch.no_grad()"
             )
-        if self._seal is not None:
-            self._seal.check()
+        if self.seal is not None:
+            self.seal.check()
         self.counts.compiled += 1
-        return variant.result(found)
+        return variant.result(call)
 
     def _uncovered(
         self, reasons: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         reason = reasons[0]
         self.counts.uncovered[reason] = self.counts.uncovered.get(reason, 0) + 1
-        if self._on_uncovered == "eager" and self._has_python:
+        if self.on_uncovered == "eager" and self.has_python:
             self.counts.eager += 1
-            return self._python(*args, **kwargs)
-        covered = "\n".join(f"  {variant.signature}" for variant in self._variants)
+            return self.python(*args, **kwargs)
+        covered = "\n".join(f"  {variant.signature}" for variant in self.variants)
         otherwise = 'or load with on_uncovered="eager".'
-        if self._on_uncovered == "eager":
+        if self.on_uncovered == "eager":
             otherwise = "for it cannot run eagerly: its weights are inside of compiled code."
         raise UncoveredCallError(
-            f"{self._name}: {reason}, and the bundle has no part for that. It covers\n{covered}\n"
+            f"{self.name}: {reason}, and the bundle has no part for that. It covers\n{covered}\n"
             f"Name the sizes under `shapes:` in the recipe and build again, {otherwise}"
         )
 

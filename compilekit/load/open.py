@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compilekit.base.progress import Progress
-from compilekit.bundle.manifest import Manifest, Whole
+from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.planned import planned
 from compilekit.errors import MachineError, UsageError
 from compilekit.plan.whole import missing
@@ -50,17 +50,12 @@ def open_bundle(
             f'device="{device}": this bundle is a pipeline compiled whole for '
             f'"{manifest.device}". Leave `device` out'
         )
-    _prepare(folder, manifest, manifest.whole, host)
+    if reason := missing(host, manifest.steps[manifest.whole.step].name):
+        raise MachineError(f"{folder} cannot be loaded here: {reason}")
+    # The step prepares this process before torch looks for devices.
+    host.prepare([planned(host, manifest, manifest.whole.step)], "load")
     from compilekit.load.whole import load_whole
 
     return load_whole(
         folder, manifest, host=host, pipeline=pipeline, check=check, progress=progress
     )
-
-
-def _prepare(folder: Path, manifest: Manifest, whole: Whole, host: Host) -> None:
-    """Let the step prepare this process before torch looks for devices."""
-    reason = missing(host, manifest.steps[whole.step].name)
-    if reason:
-        raise MachineError(f"{folder} cannot be loaded here: {reason}")
-    host.prepare([planned(host, manifest, whole.step)], "load")

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch import nn
 from compilekit.base import environment
 from compilekit.base.diffusers_internals import lora_components
 from compilekit.base.progress import Progress
+from compilekit.base.words import ALL_COMPONENTS
 from compilekit.bundle import manifest as manifests
 from compilekit.bundle.calls import Binder
 from compilekit.bundle.files import Check, checking
@@ -42,18 +44,15 @@ from compilekit.subject.model import EntryPoint, Model
 
 OnMismatch = Literal["error", "eager"]
 PIPELINE = "pipeline"
-
-
 _ATTRIBUTE = "_compilekit_bundle"
-NOTHING = torch.empty(0)
 
 
 def bundle_of(subject: Any) -> Loaded:
     """The bundle that a pipeline or module was loaded from."""
-    found = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
-    if not isinstance(found, Loaded):
+    loaded = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
+    if not isinstance(loaded, Loaded):
         raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
-    return found
+    return loaded
 
 
 def attach(subject: Any, loaded: Loaded) -> None:
@@ -81,11 +80,11 @@ def load(
     device = torch.empty(0, device=device).device
     stage = progress.stage(f"loading {folder}")
     with stage, _collecting_later(), checking(folder, manifest, check) as finish:
-        found = differences(manifest, environment.fingerprint(str(device)), host)
-        eager = _weighed(folder, manifest, found, on_mismatch)
-        loader = _Loader(folder, manifest, host, device, on_uncovered, found, eager=eager)
+        mismatches = differences(manifest, environment.fingerprint(str(device)), host)
+        eager = _must_run_eagerly(folder, manifest, mismatches, on_mismatch)
+        loaded = Loaded(folder, manifest, mismatches, eager)
         with torch.no_grad():
-            return loader.run(finish)
+            return _Loader(folder, manifest, host, device, on_uncovered, loaded).run(finish)
 
 
 def torch_device(name: str) -> torch.device:
@@ -99,92 +98,87 @@ def torch_device(name: str) -> torch.device:
 @contextlib.contextmanager
 def _collecting_later() -> Iterator[None]:
     """Pause garbage collection: all objects made here stay, and scanning them takes time."""
-    if not gc.isenabled():
-        yield
-        return
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        choices = " or ".join(f'"{each}"' for each in known)
+        choices = " or ".join(f'"{choice}"' for choice in known)
         raise UsageError(f'{name}="{value}": say {choices}')
 
 
 def _check_device(manifest: Manifest, device: torch.device) -> None:
-    wanted = manifest.device
-    if device.type != wanted:
-        raise UsageError(f'the bundle is for "{wanted}", and cannot be loaded on "{device}"')
-    module = getattr(torch, wanted, None)
-    if wanted != "cpu" and (module is None or not module.is_available()):
+    target = manifest.device
+    if device.type != target:
+        raise UsageError(f'the bundle is for "{target}", and cannot be loaded on "{device}"')
+    module = getattr(torch, target, None)
+    if target != "cpu" and (module is None or not module.is_available()):
         raise MachineError(
-            f'the bundle is for "{wanted}", and torch {torch.__version__} sees no such device here'
+            f'the bundle is for "{target}", and torch {torch.__version__} sees no such device here'
         )
 
 
-def _weighed(
-    folder: Path, manifest: Manifest, found: list[Difference], on_mismatch: OnMismatch
+def misfit(folder: Path, mismatches: list[Difference]) -> str:
+    """Why a bundle does not fit this machine; empty if it does."""
+    lines = "".join(f"\n  {mismatch}" for mismatch in mismatches if mismatch.severity == "fatal")
+    return lines and f"{folder} was built for another machine:{lines}"
+
+
+def warn_of(folder: Path, mismatches: list[Difference]) -> None:
+    """Warn of the differences that may matter."""
+    for mismatch in mismatches:
+        if mismatch.severity == "warning":
+            warnings.warn(f"{folder}: {str(mismatch).removeprefix('warning: ')}", stacklevel=3)
+
+
+def _must_run_eagerly(
+    folder: Path, manifest: Manifest, mismatches: list[Difference], on_mismatch: OnMismatch
 ) -> bool:
-    """Whether to run eagerly; raises if the bundle does not fit and must not run eagerly."""
-    fatal = [each for each in found if each.severity == "fatal"]
-    for each in found:
-        if each.severity == "warning":
-            warnings.warn(f"{folder}: {str(each).removeprefix('warning: ')}", stacklevel=2)
-    if not fatal:
+    """Whether the bundle does not fit and runs eagerly; raises if it must not, or cannot."""
+    warn_of(folder, mismatches)
+    message = misfit(folder, mismatches)
+    if not message:
         return False
-    lines = "\n".join(f"  {each}" for each in fatal)
-    message = f"{folder} was built for another machine:\n{lines}"
     if on_mismatch == "error":
         hint = '\non_mismatch="eager" runs it without compiled code' if manifest.parts else ""
         raise MismatchError(f"{message}{hint}")
-    lacks = [
-        f"{component.name}.{row.name}"
-        for component in manifest.components
-        for row in component.tensors
-        if row.key is None
-    ]
-    if lacks:
-        raise MismatchError(
-            f"{message}\nIt cannot run eagerly either: {lacks[0]} is inside of compiled code"
-        )
+    for component in manifest.components:
+        for row in component.tensors:
+            if row.key is None:
+                raise MismatchError(
+                    f"{message}\nIt cannot run eagerly either: {component.name}.{row.name} is "
+                    "inside of compiled code"
+                )
     warnings.warn(f"{message}\nIt runs eagerly.", stacklevel=2)
     return True
 
 
+@dataclass
 class _Loader:
-    def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        host: Host,
-        device: torch.device,
-        on_uncovered: OnUncovered,
-        found: list[Difference],
-        *,
-        eager: bool,
-    ) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self.host = host
-        self.device = device
-        self.on_uncovered = on_uncovered
-        self.loaded = Loaded(folder, manifest, found, eager)
-        self.tensors: dict[str, dict[str, torch.Tensor]] = {}
+    folder: Path
+    manifest: Manifest
+    host: Host
+    device: torch.device
+    on_uncovered: OnUncovered
+    loaded: Loaded
+    tensors: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def run(self, finish_checking: Callable[[], None]) -> Any:
-        modules = {each.name: self._bare(each) for each in self.manifest.components}
+        modules = {c.name: self._bare(c) for c in self.manifest.components}
         subject = self._assembled(modules)
         model = model_of(subject)
         needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
         self._again(model, "structure", needs_python)
         for component in self.manifest.components:
-            found = tensors_of(component, self.folder, self.device)
-            self.tensors[component.name] = found
-            fill(modules[component.name], component, found, self.device)
+            tensors = tensors_of(component, self.folder, self.device)
+            self.tensors[component.name] = tensors
+            fill(modules[component.name], component, tensors, self.device)
         # So far, modules were made of checked configs and weights were mapped. No code ran.
         finish_checking()
         seals = [] if self.loaded.eager else self._install(model)
@@ -229,10 +223,10 @@ class _Loader:
             return next(iter(modules.values()))
         import diffusers
 
-        found = getattr(diffusers, self.manifest.class_name, None)
-        if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        pipeline = getattr(diffusers, self.manifest.class_name, None)
+        if not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
             raise BundleError(f"diffusers has no pipeline {self.manifest.class_name} here")
-        kind: Any = found
+        kind: Any = pipeline
         try:
             with no_progress_bars():
                 return kind.from_pretrained(
@@ -244,12 +238,9 @@ class _Loader:
     def _again(self, model: Model, kind: str, components: set[str]) -> None:
         """Run the steps again that are not compiled into weights or code."""
         for index, step in enumerate(self.manifest.steps):
-            if step.again != kind:
-                continue
-            everything = "*" in step.components
-            names = tuple(model.modules) if everything else step.components
+            names = model.modules if ALL_COMPONENTS in step.components else step.components
             named = tuple(name for name in names if name.split(".")[0] in components)
-            if not named:
+            if step.again != kind or not named:
                 continue
             again = planned(self.host, self.manifest, index)
             context = Context(
@@ -269,12 +260,11 @@ class _Loader:
         # Each call checks the weights that its own code reads.
         seals = {entry.owner: Seal(entry.owner, point.owner) for entry, point in points}
         for entry, point, variants in loaded:
-            function = point.function
             compiled = CompiledEntry(
                 entry.name,
                 Binder(entry.name, entry.parameters, takes_any=entry.takes_any),
                 variants,
-                python=function,
+                python=point.function,
                 has_python=self._has_python(model.module(entry.component)),
                 seal=seals[entry.owner],
                 on_uncovered=self.on_uncovered,
@@ -284,52 +274,52 @@ class _Loader:
         return list(seals.values())
 
     def _has_python(self, module: nn.Module) -> bool:
-        held = (*module.parameters(), *module.buffers())
-        return not isinstance(module, Shell) and not any(isinstance(t, Placeholder) for t in held)
+        tensors = (*module.parameters(), *module.buffers())
+        return not isinstance(module, Shell) and Placeholder not in map(type, tensors)
 
     def _variants(self, entry: manifests.Entry) -> list[Variant]:
         parts = [self.manifest.part(folder) for folder in entry.parts]
         return [variant_of(part, self._runner(entry, part), self.device) for part in parts]
 
     def _runner(self, entry: manifests.Entry, part: manifests.Part) -> Runner:
-        found = self.tensors[entry.component]
-        step = self.manifest.steps[part.step]
-        own = planned(self.host, self.manifest, part.step)
+        tensors = self.tensors[entry.component]
+        folder = self.folder / part.folder
+        step = planned(self.host, self.manifest, part.step)
         stored = StoredPart(
-            folder=self.folder / part.folder,
+            folder=folder,
             device=self.device,
-            constants={name: found[entry.tensor(c)] for name, c in part.constants.items()},
+            constants={name: tensors[entry.tensor(c)] for name, c in part.constants.items()},
             details=dict(part.details),
         )
         context = Context(
-            step=own, components=step.components, device=self.manifest.device, purpose="load"
+            step=step, components=step.components, device=self.manifest.device, purpose="load"
         )
-        where = f"{self.folder / part.folder}"
-        with _named(where):
-            return self.host.load_compiled(step.name, own.key, stored, context)
+        with blaming(folder, MachineError):
+            return self.host.load_compiled(step.name, step.key, stored, context)
 
 
 def entry_point(model: Model, entry: manifests.Entry) -> EntryPoint:
     """The model's entry point for a row of the manifest."""
     try:
-        found = model.entry_point(entry.name)
+        point = model.entry_point(entry.name)
     except CompilekitError as error:
         raise BundleError(f"entries: {entry.name}: {error}") from error
-    if (found.component, found.method) != (entry.owner, entry.method):
+    if (point.component, point.method) != (entry.owner, entry.method):
         raise BundleError(f"entries: {entry.name} is not {entry.method} of {entry.owner}")
-    return found
+    return point
 
 
 @contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
+def blaming(folder: Path, *others: type[CompilekitError]) -> Iterator[None]:
+    """Errors are the bundle's, and name its folder, but for these others."""
     try:
         yield
-    except MachineError:
+    except others:
         raise
     except CompilekitError as error:
-        raise BundleError(f"{where}: {error}") from error
+        raise BundleError(f"{folder}: {error}") from error
 
 
 def model_of(subject: Any) -> Model:
     """A handle on a loaded model. A plain module needs no inputs here: the user calls it."""
-    return Model(subject, inputs=None if not isinstance(subject, nn.Module) else {"": NOTHING})
+    return Model(subject, {"": torch.empty(0)} if isinstance(subject, nn.Module) else None)

@@ -22,9 +22,9 @@ class Placeholder(torch.Tensor):
         shape: Sequence[int], dtype: torch.dtype, device: torch.device, reason: str
     ) -> Placeholder:
         """Make one; the reason says where the values are."""
-        made: Placeholder = torch_internals.wrapper_tensor(Placeholder, shape, dtype, device)
-        made.reason = reason
-        return made
+        placeholder: Placeholder = torch_internals.wrapper_tensor(Placeholder, shape, dtype, device)
+        placeholder.reason = reason
+        return placeholder
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Placeholder({list(self.shape)}, {self.dtype}: {self.reason})"
@@ -38,8 +38,8 @@ class Placeholder(torch.Tensor):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         del types
-        given = leaves((args, kwargs or {})).values()
-        mine = next(each for each in given if isinstance(each, Placeholder))
+        inputs = leaves((args, kwargs or {})).values()
+        weight = next(leaf for leaf in inputs if isinstance(leaf, Placeholder))
         if function.overloadpacket in (torch.ops.aten.detach, torch.ops.aten.alias):
-            return Placeholder.like(mine.shape, mine.dtype, mine.device, mine.reason)
-        raise SealedError(f"this weight has no values to work on: {mine.reason}")
+            return Placeholder.like(weight.shape, weight.dtype, weight.device, weight.reason)
+        raise SealedError(f"this weight has no values to work on: {weight.reason}")

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from compilekit.bundle.loaded import Loaded
 
 
-def run_sample(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
-    """Run the sample once; `given` arguments replace its own."""
+def run_sample(subject: Any, loaded: Loaded, changes: Mapping[str, Any]) -> Any:
+    """Run the sample once; `changes` replace its arguments."""
     if loaded.manifest.kind == "module":
-        return _run_module(subject, loaded, given)
-    own = opened(loaded.manifest.sample, loaded.folder)
-    arguments = {**own, **opened(given, Path())}
+        return _run_module(subject, loaded, changes)
+    arguments = {**opened(loaded.manifest.sample, loaded.folder), **opened(changes, Path())}
     seed = arguments.pop("seed", 0)
     if not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed: {seed!r} is no seed: write a number from 0 on")
@@ -32,8 +31,8 @@ def run_sample(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
     return Model(subject).run(arguments, seed)
 
 
-def _run_module(subject: Any, loaded: Loaded, given: Mapping[str, Any]) -> Any:
-    if given:
+def _run_module(subject: Any, loaded: Loaded, changes: Mapping[str, Any]) -> Any:
+    if changes:
         raise UsageError("this bundle holds a plain module, whose inputs cannot be set here")
     if not loaded.manifest.replay:
         raise BundleError(f"{loaded.folder}: it holds no recorded call to run")

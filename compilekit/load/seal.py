@@ -6,7 +6,8 @@ see a replaced parameter, another dtype, a new attention processor or an adapter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from operator import is_
 from typing import Any, NoReturn
@@ -78,16 +79,20 @@ class Seal:
             from diffusers.hooks import HookRegistry
 
             HookRegistry.check_if_exists_or_initialize(self._module)
-        for path, each in self._module.named_modules():
+        for path, module in self._module.named_modules():
             prefix = f"{path}." if path else ""
-            for table in torch_internals.all_tables(each):
+            for table in torch_internals.all_tables(module):
                 self._tables.append(table)
                 self._prefixes.append(prefix)
                 self._looks.append(dict(table))
                 self._values += table.values()
-                self._tensors |= {f"{prefix}{k}": v for k, v in table.items() if _has_place(v)}
+                self._tensors |= {
+                    f"{prefix}{key}": value
+                    for key, value in table.items()
+                    if isinstance(value, torch.Tensor) and not isinstance(value, Placeholder)
+                }
             if path:  # hooks of the component itself run all the same
-                self._hooks += torch_internals.hook_tables(each)
+                self._hooks += torch_internals.hook_tables(module)
         self._places = [tensor.data_ptr() for tensor in self._tensors.values()]
         self._count = sum(map(len, self._tables)), sum(map(len, self._hooks))
 
@@ -111,20 +116,16 @@ class Seal:
                     isinstance(was, PLAIN) and type(now) is type(was) and now == was
                 )
                 if not same:
-                    what = "was removed" if now is None else "was replaced"
-                    raise SealedError(self._unseen(f"{prefix}{key}", what))
+                    change = "was removed" if now is None else "was replaced"
+                    raise SealedError(self._unseen(f"{prefix}{key}", change))
         if sum(map(len, self._hooks)) != self._count[1]:
             raise SealedError(self._unseen("forward", "has another hook inside"))
 
-    def _unseen(self, path: str, what: str) -> str:
+    def _unseen(self, path: str, change: str) -> str:
         return (
-            f"{self._name}.{path} {what}, and compiled code does not see that; edit weights in "
+            f"{self._name}.{path} {change}, and compiled code does not see that; edit weights in "
             f"place (`with torch.no_grad(): weight.copy_(new)`), or {ADVICE}"
         )
-
-
-def _has_place(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and not isinstance(value, Placeholder)
 
 
 def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
@@ -136,64 +137,57 @@ def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
         torch_internals.replace_apply(owner, Moves(name, owner))
 
 
+@dataclass(frozen=True)
 class Closed:
     """Replaces a method that has no effect on compiled code."""
 
-    def __init__(self, name: str, method: str) -> None:
-        self._name = name
-        self._method = method
+    name: str
+    method: str
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
         """Say why it has no effect."""
         raise SealedError(
-            f"{self._name} came compiled out of a bundle, and {self._method} would not reach "
+            f"{self.name} came compiled out of a bundle, and {self.method} would not reach "
             f"compiled code; {ADVICE}"
         )
 
 
+@dataclass(frozen=True)
 class Moves:
     """Replaces `Module._apply`, which `to` and `half` call: it accepts only no-ops."""
 
-    def __init__(self, name: str, module: nn.Module) -> None:
-        self._name = name
-        self._module = module
+    name: str
+    module: nn.Module
 
     def __call__(
-        self,
-        function: Callable[[torch.Tensor], torch.Tensor],
-        recurse: bool = True,
+        self, function: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
     ) -> nn.Module:
         """Accept a call that keeps dtype and device."""
         del recurse
-        for dtype, device in set(_kinds(self._module)):
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        for dtype, device in {(tensor.dtype, tensor.device) for tensor in tensors}:
             probe = torch.empty(1, dtype=dtype, device=device)
             moved = function(probe)
             if (moved.dtype, moved.device) != (probe.dtype, probe.device):
-                said = f"{moved.dtype} on {moved.device}"
                 raise SealedError(
-                    f"{self._name} came compiled out of a bundle as {dtype} on {device}, and "
-                    f"cannot become {said}; name the dtype in the recipe (`precision`), and the "
-                    "device when the bundle is loaded"
+                    f"{self.name} came compiled out of a bundle as {dtype} on {device}, and "
+                    f"cannot become {moved.dtype} on {moved.device}; name the dtype in the recipe "
+                    "(`precision`), and the device when the bundle is loaded"
                 )
-        return self._module
+        return self.module
 
 
+@dataclass(frozen=True)
 class PipelineMoves:
     """Replaces a pipeline's `to`: checks all sealed components before it moves the first."""
 
-    def __init__(self, move: Callable[..., Any], sealed: Sequence[nn.Module]) -> None:
-        self._move = move
-        self._sealed = sealed
+    move: Callable[..., Any]
+    sealed: Sequence[nn.Module]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Move the pipeline, or raise with nothing moved."""
-        own = {key: value for key, value in kwargs.items() if key in ("dtype", "device")}
-        own |= {"dtype": kwargs["torch_dtype"]} if "torch_dtype" in kwargs else {}
-        for module in self._sealed:
-            module.to(*args, **own)
-        return self._move(*args, **kwargs)
-
-
-def _kinds(module: nn.Module) -> Iterator[tuple[torch.dtype, torch.device]]:
-    for tensor in (*module.parameters(), *module.buffers()):
-        yield tensor.dtype, tensor.device
+        target = {key: value for key, value in kwargs.items() if key in ("dtype", "device")}
+        target |= {"dtype": kwargs["torch_dtype"]} if "torch_dtype" in kwargs else {}
+        for module in self.sealed:
+            module.to(*args, **target)
+        return self.move(*args, **kwargs)

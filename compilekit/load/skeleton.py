@@ -81,14 +81,14 @@ def bare(component: manifest.Component, folder: Path, methods: Sequence[str]) ->
     try:
         with torch.device("meta"), NoInit(), torch.no_grad():
             if hasattr(kind, "load_config"):
-                made = kind.from_config(kind.load_config(folder))
+                module = kind.from_config(kind.load_config(folder))
             else:
-                made = kind(kind.config_class.from_pretrained(folder))
+                module = kind(kind.config_class.from_pretrained(folder))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise BundleError(
             f"{component.name}: a {component.class_name} cannot be made of its config: {error}"
         ) from error
-    return made.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
+    return module.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 
 def _class(component: manifest.Component) -> Any:
@@ -127,20 +127,18 @@ def fill(
     """Give a bare module the bundle's tensors; tied ones stay one parameter."""
     rows = {row.name: row for row in component.tensors if row.kind not in ("inner", "extra")}
     _take_away(module, rows)
-    tied: dict[tuple[str, str], Any] = {}
+    tied: dict[str, nn.Parameter] = {}
     for row in rows.values():
         value: Any = tensors.get(row.name)
         if value is None:
-            value = Placeholder.like(row.shape, _dtype(row), device, _reason(component, row))
+            how = "quantised" if row.inner else "packed"
+            reason = f"{component.name}.{row.name} is {how}, inside of compiled code"
+            value = Placeholder.like(row.shape, _dtype(row), device, reason)
         if row.kind == "parameter":
-            made = nn.Parameter(value, requires_grad=False)
-            value = made if row.key is None else tied.setdefault((row.key, row.kind), made)
+            value = nn.Parameter(value, requires_grad=False)
+            if row.key is not None:
+                value = tied.setdefault(row.key, value)
         _put(module, row, value)
-
-
-def _reason(component: manifest.Component, row: manifest.Tensor) -> str:
-    how = "quantised" if row.inner else "packed"
-    return f"{component.name}.{row.name} is {how}, inside of compiled code"
 
 
 def _dtype(row: manifest.Tensor) -> torch.dtype:
@@ -171,15 +169,13 @@ def _put(module: nn.Module, row: manifest.Tensor, value: Any) -> None:
 
 def _take_away(module: nn.Module, rows: Mapping[str, manifest.Tensor]) -> None:
     """Remove tensors that the bundle lacks, and modules without any tensor left."""
-    for path, each in reversed(list(module.named_modules(remove_duplicate=False))):
+    for path, child in reversed(list(module.named_modules(remove_duplicate=False))):
         prefix = f"{path}." if path else ""
-        tables = torch_internals.tensor_tables(each)
-        had = any(value is not None for table in tables for value in table.values())
-        for table in tables:
-            for name, value in list(table.items()):
-                if value is not None and f"{prefix}{name}" not in rows:
-                    del table[name]
-        has = any(value is not None for table in tables for value in table.values())
-        if had and not has and path and not list(each.children()):
+        tables = torch_internals.tensor_tables(child)
+        tensors = [(t, name) for t in tables for name, value in t.items() if value is not None]
+        extra = [(table, name) for table, name in tensors if f"{prefix}{name}" not in rows]
+        for table, name in extra:
+            del table[name]
+        if extra and len(extra) == len(tensors) and path and not list(child.children()):
             parent, _, name = path.rpartition(".")
             delattr(module.get_submodule(parent), name)

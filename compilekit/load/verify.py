@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from compilekit.base.texts import summary
 from compilekit.bundle import constants
 from compilekit.bundle.calls import Rebuilder
 from compilekit.bundle.manifest import REPLAY, Manifest, Whole
@@ -52,9 +53,7 @@ def replay(folder: Path, manifest: Manifest, subject: Any) -> Iterator[Replayed]
             try:
                 output = outputs_of(model.entry_point(row.entry)(*args, **kwargs))
             except Exception as error:
-                raise BundleError(
-                    f"replay of {row.entry}: {type(error).__name__}: {error}"
-                ) from error
+                raise BundleError(f"replay of {row.entry}: {summary(error)}") from error
         now = compare([tensor for _, tensor in output], calls.reference(number)).relative_l2
         yield Replayed(row.entry, row.error, now)
 
@@ -78,14 +77,13 @@ class Recorded:
         self._path = folder / REPLAY
         self._manifest = manifest
         self._device = torch.device(manifest.device)
-        cpu = torch.device("cpu")
-        self._stored = constants.read(self._path, cpu) if manifest.replay else {}
+        self._stored = constants.read(self._path, torch.device("cpu")) if manifest.replay else {}
 
     def arguments(self, number: int) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a call, on the bundle's device."""
-        given = [tensor.to(self._device) for tensor in self._tensors(f"{number}.in.")]
+        tensors = [tensor.to(self._device) for tensor in self._tensors(f"{number}.in.")]
         try:
-            args, kwargs = Rebuilder(self._manifest.replay[number].arguments)(given)
+            args, kwargs = Rebuilder(self._manifest.replay[number].arguments)(tensors)
         except (IndexError, TypeError, ValueError) as error:
             raise BundleError(f"{self._path}: call {number} is incomplete") from error
         return args, kwargs
@@ -95,6 +93,6 @@ class Recorded:
         return self._tensors(f"{number}.out.")
 
     def _tensors(self, prefix: str) -> list[torch.Tensor]:
-        mine = (name for name in self._stored if name.startswith(prefix))
-        order = sorted(mine, key=lambda name: int(name.removeprefix(prefix)))
+        names = (name for name in self._stored if name.startswith(prefix))
+        order = sorted(names, key=lambda name: int(name.removeprefix(prefix)))
         return [self._stored[name] for name in order]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from compilekit.bundle.fingerprint import differences
 from compilekit.bundle.loaded import Loaded
 from compilekit.bundle.manifest import REPLAY, Manifest
 from compilekit.bundle.planned import planned
-from compilekit.errors import BundleError, CompilekitError, MachineError, MismatchError, ModelError
-from compilekit.load.parts import attach
+from compilekit.errors import BundleError, MachineError, MismatchError, ModelError
+from compilekit.load.parts import attach, blaming, misfit, warn_of
 from compilekit.plan import whole
 from compilekit.plugin.contexts import Context
 from compilekit.plugin.host import Host
@@ -38,15 +36,11 @@ def load_whole(
     row = manifest.steps[manifest.whole.step]
     step = planned(host, manifest, manifest.whole.step)
     with progress.stage(f"loading {folder}"), checking(folder, manifest, check) as finish:
-        here = {**environment.fingerprint("cpu"), **whole.fingerprint(host, row.name)}
-        found = differences(manifest, here, host)
-        fatal = [each for each in found if each.severity == "fatal"]
-        if fatal:
-            lines = "\n".join(f"  {each}" for each in fatal)
-            raise MismatchError(f"{folder} was built for another machine:\n{lines}")
-        for each in found:
-            if each.severity == "warning":
-                warnings.warn(f"{folder}: {str(each).removeprefix('warning: ')}", stacklevel=2)
+        machine = {**environment.fingerprint("cpu"), **whole.fingerprint(host, row.name)}
+        mismatches = differences(manifest, machine, host)
+        if message := misfit(folder, mismatches):
+            raise MismatchError(message)
+        warn_of(folder, mismatches)
         finish()
         stored = StoredPart(
             folder=folder,
@@ -58,20 +52,10 @@ def load_whole(
         context = Context(
             step=step, components=row.components, device=manifest.device, purpose="load"
         )
-        with _named(str(folder)), torch.no_grad():
+        with blaming(folder, MachineError, ModelError, BundleError), torch.no_grad():
             subject = host.load_compiled(row.name, step.key, stored, context)
-    attach(subject, Loaded(folder, manifest, found, eager=False))
+    attach(subject, Loaded(folder, manifest, mismatches, eager=False))
     return subject
-
-
-@contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (MachineError, ModelError, BundleError):
-        raise
-    except CompilekitError as error:
-        raise BundleError(f"{where}: {error}") from error
 
 
 def run_whole(subject: Any, arguments: Mapping[str, Any], seed: int) -> Any:

@@ -54,12 +54,12 @@ def tensors_of(value: object) -> list[tuple[str, Tensor]]:
 def compare(actual: object, reference: object) -> Difference:
     """Compare outputs with reference outputs, which may be of another device or dtype."""
     pairs = _pairs(tensors_of(actual), tensors_of(reference))
-    return merge([_one(name, ours, theirs) for name, ours, theirs in pairs])
+    return merge([_compare_tensors(*pair) for pair in pairs])
 
 
 def merge(differences: Sequence[Difference]) -> Difference:
     """The worst of some differences, the first if several are equally bad."""
-    return max(differences, key=lambda each: (not each.finite, each.relative_l2))
+    return max(differences, key=lambda difference: (not difference.finite, difference.relative_l2))
 
 
 def _walk(
@@ -103,35 +103,27 @@ def _pairs(
     actual: list[tuple[str, Tensor]], reference: list[tuple[str, Tensor]]
 ) -> list[tuple[str, Tensor, Tensor]]:
     if not actual and not reference:
-        message = "there is nothing to compare: neither output holds a tensor"
-        raise StepError(message)
+        raise StepError("there is nothing to compare: neither output holds a tensor")
     if len(actual) != len(reference):
-        message = (
+        raise StepError(
             f"the output holds {_shapes(actual)}, and the reference {_shapes(reference)}: "
             "they must hold the same tensors"
         )
-        raise StepError(message)
-    ours, theirs = dict(actual), dict(reference)
+    by_name = dict(actual)
     # One side may be a tuple and the other a dict of the same tensors: then the order pairs them.
-    if ours.keys() == theirs.keys() and len(ours) == len(actual):
-        pairs = [(name, ours[name], tensor) for name, tensor in reference]
-    else:
-        pairs = [
-            (name, mine, tensor)
-            for (name, tensor), (_, mine) in zip(reference, actual, strict=True)
-        ]
-    for name, mine, tensor in pairs:
-        if mine.shape != tensor.shape:
-            message = (
-                f"{name}: the output's shape is {tuple(mine.shape)}, "
-                f"and the reference's {tuple(tensor.shape)}"
+    if by_name.keys() == dict(reference).keys() and len(by_name) == len(actual):
+        actual = [(name, by_name[name]) for name, _ in reference]
+    pairs = [(name, a, r) for (name, r), (_, a) in zip(reference, actual, strict=True)]
+    for name, a, r in pairs:
+        if a.shape != r.shape:
+            raise StepError(
+                f"{name}: the output's shape is {tuple(a.shape)}, and the reference's "
+                f"{tuple(r.shape)}"
             )
-            raise StepError(message)
-        if mine.is_complex() != tensor.is_complex():
-            message = (
-                f"{name}: the output's dtype is {mine.dtype}, and the reference's {tensor.dtype}"
+        if a.is_complex() != r.is_complex():
+            raise StepError(
+                f"{name}: the output's dtype is {a.dtype}, and the reference's {r.dtype}"
             )
-            raise StepError(message)
     return pairs
 
 
@@ -139,10 +131,10 @@ def _shapes(tensors: list[tuple[str, Tensor]]) -> str:
     if not tensors:
         return "no tensors"
     count = f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}"
-    return f"{count} ({', '.join(f'{name} {tuple(each.shape)}' for name, each in tensors)})"
+    return f"{count} ({', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors)})"
 
 
-def _one(name: str, actual: Tensor, reference: Tensor) -> Difference:
+def _compare_tensors(name: str, actual: Tensor, reference: Tensor) -> Difference:
     if not actual.numel():
         return Difference(0.0, 1.0, 0.0, finite=True, where=name)
     if not _is_inexact(actual) and not _is_inexact(reference):
@@ -171,10 +163,9 @@ def _one(name: str, actual: Tensor, reference: Tensor) -> Difference:
 
 
 def _exact(name: str, actual: Tensor, reference: Tensor) -> Difference:
-    ours, theirs = actual.detach().cpu(), reference.detach().cpu()
-    differs = ours != theirs
-    wrong = differs.sum().item() / ours.numel()
-    max_abs = (ours.double() - theirs.double()).abs().max().item()
+    actual, reference = actual.detach().cpu(), reference.detach().cpu()
+    wrong = (actual != reference).sum().item() / actual.numel()
+    max_abs = (actual.double() - reference.double()).abs().max().item()
     return Difference(wrong, 1.0 - wrong, max_abs, finite=True, where=name)
 
 

@@ -59,17 +59,15 @@ def to_pil(array: Array) -> list[Image.Image]:
     """The images of an array of 1, 3 or 4 channels; values outside [0, 1] are clipped."""
     checked = _checked(array)
     if checked.shape[3] not in _MODES:
-        message = f"images have 1, 3 or 4 channels; this array's shape is {checked.shape}"
-        raise StepError(message)
+        raise StepError(f"images have 1, 3 or 4 channels; this array's shape is {checked.shape}")
     pixels = np.rint(np.clip(np.nan_to_num(checked), 0, 1) * 255).astype(np.uint8)
-    return [Image.fromarray(each[..., 0] if each.shape[2] == 1 else each) for each in pixels]
+    return [Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in pixels]
 
 
 def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
     """One picture of all images, row by row; as square as it can be if `columns` is left out."""
     if not images:
-        message = "there are no images to put into a grid"
-        raise StepError(message)
+        raise StepError("there are no images to put into a grid")
     columns = columns or math.ceil(math.sqrt(len(images)))
     gap = _gap(images)
     width = max(image.width for image in images) + gap
@@ -94,7 +92,7 @@ def comparison(before: Array, after: Array) -> Image.Image:
     gap = np.abs(np.clip(np.nan_to_num(new, nan=1.0), 0, 1) - np.clip(np.nan_to_num(old), 0, 1))
     gap = gap[shown]
     typical = float(np.quantile(gap, _TYPICAL))
-    factor = max(each for each in _FACTORS if each == 1 or each * typical <= 1)
+    factor = max(times for times in _FACTORS if times == 1 or times * typical <= 1)
     title = f"difference x{factor}" if gap.any() else "no difference"
     pictures = {
         "before": to_pil(old[shown]),
@@ -152,8 +150,7 @@ def _checked(array: Array) -> NDArray[np.float64]:
         message = f"images come as an array of (N, H, W, C); this one's shape is {array.shape}"
         raise StepError(message)
     if not np.issubdtype(array.dtype, np.floating):
-        message = f"images come as floats in [0, 1]; this array's dtype is {array.dtype}"
-        raise StepError(message)
+        raise StepError(f"images come as floats in [0, 1]; this array's dtype is {array.dtype}")
     return array.astype(np.float64)
 
 

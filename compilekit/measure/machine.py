@@ -14,7 +14,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 def free_bytes() -> int:
     """What this process may still take of the machine's memory without swapping."""
-    limits = [left for left in map(_left, _own_groups()) if left is not None]
+    limits = [free for free in map(_free_in, _own_groups()) if free is not None]
     available: int = psutil.virtual_memory().available
     return min([available, *limits])
 
@@ -25,18 +25,18 @@ def _own_groups() -> list[Path]:
         lines = (_PROC / "self/cgroup").read_text(encoding="ascii").splitlines()
     except OSError:
         return []
-    found = []
+    groups = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
         top = _GROUPS / controllers
         inner = top / path.lstrip("/")
-        found += [group for group in (inner, *inner.parents) if group.is_relative_to(top)]
-    return found
+        groups += [group for group in (inner, *inner.parents) if group.is_relative_to(top)]
+    return groups
 
 
-def _left(group: Path) -> int | None:
+def _free_in(group: Path) -> int | None:
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -55,5 +55,5 @@ def field(path: Path, key: str) -> int | None:
         text = path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    found = re.search(rf"^{key}:?\s+(\d+)(\s+kB)?$", text, re.MULTILINE)
-    return int(found[1]) * (1024 if found[2] else 1) if found else None
+    match = re.search(rf"^{key}:?\s+(\d+)(\s+kB)?$", text, re.MULTILINE)
+    return int(match[1]) * (1024 if match[2] else 1) if match else None

@@ -64,24 +64,24 @@ def look(module: nn.Module) -> Snapshot:
     tensors: dict[str, TensorLook] = {}
     wrappers: dict[str, list[object]] = {}
     sampler = _Sampler()
-    for path, each in module.named_modules():
+    for path, child in module.named_modules():
         name = ".".join(part for part in path.split(".") if part != torch_internals.WRAPPED)
-        if torch_internals.is_wrapper(each):
-            wrappers.setdefault(name, []).append(each)
+        if torch_internals.is_wrapper(child):
+            wrappers.setdefault(name, []).append(child)
             continue
-        modules[name] = _look_at_module(each, wrappers.get(name, []))
-        own = (*each.named_parameters(recurse=False), *each.named_buffers(recurse=False))
-        for key, tensor in own:
+        modules[name] = _look_at_module(child, wrappers.get(name, []))
+        own_tensors = (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False))
+        for key, tensor in own_tensors:
             tensors[f"{name}.{key}" if name else key] = _look_at_tensor(tensor, sampler)
     return Snapshot(modules, tensors)
 
 
 def changes(before: Snapshot, after: Snapshot) -> dict[Change, list[str]]:
     """What changed, and the names of the submodules, parameters and buffers concerned."""
-    found: dict[Change, list[str]] = {}
+    by_kind: dict[Change, list[str]] = {}
     for kind, name in (*_of_modules(before, after), *_of_tensors(before, after)):
-        found.setdefault(kind, []).append(name)
-    return {kind: found[kind] for kind in CHANGES if kind in found}
+        by_kind.setdefault(kind, []).append(name)
+    return {kind: by_kind[kind] for kind in CHANGES if kind in by_kind}
 
 
 def _of_modules(before: Snapshot, after: Snapshot) -> Iterator[tuple[Change, str]]:
@@ -126,23 +126,22 @@ def _of_tensors(before: Snapshot, after: Snapshot) -> Iterator[tuple[Change, str
 
 
 def _look_at_module(module: nn.Module, wrappers: list[object]) -> ModuleLook:
-    own = vars(module)
+    attributes = vars(module)
     overrides: dict[str, object] = {}
     compiled = [*wrappers]
-    call = torch_internals.compiled_call(module)
-    if call is not None:
+    if (call := torch_internals.compiled_call(module)) is not None:
         compiled.append(call)
-    for name, value in own.items():
+    for name, value in attributes.items():
         if name not in _RUNS or not callable(value):
             continue
         innermost = _compiled_in(value)
-        if innermost is not None and not any(innermost is each for each in compiled):
+        if innermost is not None and not any(innermost is known for known in compiled):
             compiled.append(innermost)
         plain = torch_internals.original_of(value) if innermost is value else value
         if not _is_of_class(plain, module, name):
             overrides[name] = plain
-    processor = own.get("processor")
-    switches = {name: own[name] for name in _SWITCHES if name in own}
+    processor = attributes.get("processor")
+    switches = {name: attributes[name] for name in _SWITCHES if name in attributes}
     # diffusers keeps the choice of an attention kernel on the processor.
     switches["attention_backend"] = attention_backend_of(processor)
     hooks = tuple(torch_internals.hooks_of(module))
@@ -158,11 +157,11 @@ def _look_at_module(module: nn.Module, wrappers: list[object]) -> ModuleLook:
 
 def _compiled_in(function: object) -> object | None:
     """The result of torch.compile in a callable: wrappers copy its attributes."""
-    found: object | None = None
+    innermost: object | None = None
     while torch_internals.original_of(function) is not None:
-        found = function
+        innermost = function
         function = getattr(function, "__wrapped__", None)
-    return found
+    return innermost
 
 
 def _is_of_class(function: object, module: nn.Module, name: str) -> bool:
@@ -173,13 +172,13 @@ def _is_of_class(function: object, module: nn.Module, name: str) -> bool:
     )
 
 
-def _same_objects(one: Mapping[Any, object], other: Mapping[Any, object]) -> bool:
-    return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+def _same_objects(old: Mapping[Any, object], new: Mapping[Any, object]) -> bool:
+    return old.keys() == new.keys() and all(_is_same(old[key], new[key]) for key in old)
 
 
-def _is_same(one: object, other: object) -> bool:
+def _is_same(old: object, new: object) -> bool:
     # A bound method is a new object each time that it is looked up.
-    return one is other or (isinstance(one, MethodType) and one == other)
+    return old is new or (isinstance(old, MethodType) and old == new)
 
 
 def _look_at_tensor(tensor: Tensor, sampler: _Sampler) -> TensorLook:
@@ -239,16 +238,16 @@ def _same_values(old: TensorLook, new: TensorLook) -> bool:
     return all(_close(one, other) for one, other in zip(old.sample, new.sample, strict=True))
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    if one.dtype == other.dtype:
+def _close(old: Tensor, new: Tensor) -> bool:
+    if old.dtype == new.dtype:
         # As bytes, since NaN differs from itself.
-        return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
-    limits = [torch.finfo(each.dtype) for each in (one, other) if each.is_floating_point()]
-    wide = torch.complex128 if one.is_complex() or other.is_complex() else torch.float64
+        return torch.equal(old.contiguous().view(torch.uint8), new.contiguous().view(torch.uint8))
+    limits = [torch.finfo(tensor.dtype) for tensor in (old, new) if tensor.is_floating_point()]
+    wide = torch.complex128 if old.is_complex() or new.is_complex() else torch.float64
     return torch.allclose(
-        one.to(wide),
-        other.to(wide),
-        rtol=max((2 * each.eps for each in limits), default=0.0),
-        atol=max((each.smallest_normal for each in limits), default=0.0),
+        old.to(wide),
+        new.to(wide),
+        rtol=max((2 * tensor.eps for tensor in limits), default=0.0),
+        atol=max((tensor.smallest_normal for tensor in limits), default=0.0),
         equal_nan=True,
     )

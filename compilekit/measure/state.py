@@ -93,33 +93,29 @@ def _set_default_device(device: torch.device) -> None:
         torch.set_default_device(device)
 
 
-def _settings() -> dict[str, _Setting]:
-    cuda = torch.backends.cuda
-    return {
-        "torch.default_dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),
-        "torch.default_device": _Setting(_get_default_device, _set_default_device),
-        "torch.grad_enabled": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),
-        "torch.num_threads": _Setting(torch.get_num_threads, torch.set_num_threads),
-        "torch.deterministic_debug_mode": _Setting(
-            torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode
-        ),
-        "torch.float32_matmul_precision": _Setting(
-            torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-        ),
-        **{path: _attribute(path) for path in _ATTRIBUTES},
-        **{
-            f"torch.backends.cuda.{kind}_enabled": _Setting(
-                getattr(cuda, f"{kind}_enabled"), getattr(cuda, f"enable_{kind}")
-            )
-            for kind in ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
-        },
-        "torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed": _Setting(
-            cuda.fp16_bf16_reduction_math_sdp_allowed, cuda.allow_fp16_bf16_reduction_math_sdp
-        ),
-    }
-
-
-_SETTINGS = _settings()
+_CUDA = torch.backends.cuda
+_SETTINGS = {
+    "torch.default_dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),
+    "torch.default_device": _Setting(_get_default_device, _set_default_device),
+    "torch.grad_enabled": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.num_threads": _Setting(torch.get_num_threads, torch.set_num_threads),
+    "torch.deterministic_debug_mode": _Setting(
+        torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode
+    ),
+    "torch.float32_matmul_precision": _Setting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    ),
+    **{path: _attribute(path) for path in _ATTRIBUTES},
+    **{
+        f"torch.backends.cuda.{kind}_enabled": _Setting(
+            getattr(_CUDA, f"{kind}_enabled"), getattr(_CUDA, f"enable_{kind}")
+        )
+        for kind in ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
+    },
+    "torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed": _Setting(
+        _CUDA.fp16_bf16_reduction_math_sdp_allowed, _CUDA.allow_fp16_bf16_reduction_math_sdp
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +197,7 @@ def _write(key: str, value: object) -> None:
         if not _same(_read(key), value):
             _SETTINGS[key].write(value)
     else:
-        path = next(each for each in _CONFIGS if key.startswith(f"{each}."))
+        path = next(config_path for config_path in _CONFIGS if key.startswith(f"{config_path}."))
         config: Any = importlib.import_module(path)
         config.load_config({key.removeprefix(f"{path}."): _own_copy(value)})
 
@@ -212,21 +208,19 @@ def _config_values(path: str) -> Iterator[tuple[str, object]]:
         copies: dict[str, object] = config.get_config_copy()
     except Exception:  # noqa: BLE001 - someone put an object there that cannot be copied
         entries = config_entries(config)
-        copies = {name: config for name, entry in entries.items() if not _is_alias(entry)}
+        copies = {
+            name: config for name, entry in entries.items() if getattr(entry, "alias", None) is None
+        }
     for name, value in copies.items():
         # A copy of an object that someone put there would never be equal to the next copy.
         yield name, value if _is_data(value) else _own_copy(operator.attrgetter(name)(config))
 
 
-def _is_alias(entry: object) -> bool:
-    return getattr(entry, "alias", None) is not None
-
-
 def _is_data(value: object) -> bool:
     if isinstance(value, dict):
-        return all(_is_data(each) for each in (*value.keys(), *value.values()))
+        return all(_is_data(item) for item in (*value.keys(), *value.values()))
     if isinstance(value, (list, tuple, set, frozenset)):
-        return all(_is_data(each) for each in value)
+        return all(_is_data(item) for item in value)
     return isinstance(value, _SCALARS)
 
 

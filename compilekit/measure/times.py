@@ -27,10 +27,10 @@ def several(
 ) -> list[float]:
     """Repeat a measurement: at least and at most so often, and for so many seconds."""
     start = time.perf_counter()
-    found: list[float] = []
-    while len(found) < least or (len(found) < most and time.perf_counter() - start < seconds):
-        found.append(once())
-    return found
+    times: list[float] = []
+    while len(times) < least or (len(times) < most and time.perf_counter() - start < seconds):
+        times.append(once())
+    return times
 
 
 def ratios_in_turn(

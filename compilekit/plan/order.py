@@ -50,13 +50,13 @@ def gives(effects: Effects) -> frozenset[str]:
 def violations(steps: Sequence[PlannedStep]) -> list[Violation]:
     """Everything that is wrong with the order of the steps."""
     # A dict, since one step may break the same rule on several components.
-    found: dict[Violation, None] = {}
+    broken: dict[Violation, None] = {}
     for position, step in enumerate(steps):
         before, after = steps[:position], steps[position + 1 :]
         for component in step.components:
             for violation in _check(step, component, before, after):
-                found[violation] = None
-    return list(found)
+                broken[violation] = None
+    return list(broken)
 
 
 def _check(
@@ -67,13 +67,13 @@ def _check(
 ) -> list[Violation]:
     earlier = _touching(before, component)
     later = _touching(after, component)
-    held = _properties(earlier)
+    properties = _properties(earlier)
     wants = step.effects
     return [
         *_results_first(step, before),
-        *_not_after_compiled(step, component, earlier, held),
-        *(_need(step, p, component, earlier, later) for p in sorted(wants.needs - held)),
-        *(_conflict(step, p, component, earlier) for p in sorted(wants.conflicts & held)),
+        *_not_after_compiled(step, component, earlier, properties),
+        *(_need(step, p, component, earlier, later) for p in sorted(wants.needs - properties)),
+        *(_conflict(step, p, component, earlier) for p in sorted(wants.conflicts & properties)),
         *(
             _need_later(step, p, component, earlier)
             for p in sorted(wants.needs_later)
@@ -83,14 +83,14 @@ def _check(
 
 
 def _touching(steps: Sequence[PlannedStep], component: str) -> list[PlannedStep]:
-    return [s for s in steps if any(overlap(own, component) for own in s.components)]
+    return [s for s in steps if any(overlap(target, component) for target in s.components)]
 
 
 def _properties(earlier: Sequence[PlannedStep]) -> frozenset[str]:
-    held = FRESH
+    properties = FRESH
     for step in earlier:
-        held = (held - step.effects.removes) | gives(step.effects)
-    return held
+        properties = (properties - step.effects.removes) | gives(step.effects)
+    return properties
 
 
 def _results_first(step: PlannedStep, before: Sequence[PlannedStep]) -> list[Violation]:
@@ -109,10 +109,10 @@ def _results_first(step: PlannedStep, before: Sequence[PlannedStep]) -> list[Vio
 
 
 def _not_after_compiled(
-    step: PlannedStep, component: str, earlier: Sequence[PlannedStep], held: frozenset[str]
+    step: PlannedStep, component: str, earlier: Sequence[PlannedStep], properties: frozenset[str]
 ) -> list[Violation]:
     baked = sorted(step.effects.changes & BAKED)
-    if not baked or "compiled" not in held:
+    if not baked or "compiled" not in properties:
         return []
     compiler = next(s for s in earlier if "compiled" in gives(s.effects))
     return [
@@ -126,29 +126,28 @@ def _not_after_compiled(
 
 def _need(
     step: PlannedStep,
-    wanted: str,
+    property_: str,
     component: str,
     earlier: Sequence[PlannedStep],
     later: Sequence[PlannedStep],
 ) -> Violation:
     on = _on(component)
-    removers = [s for s in earlier if wanted in s.effects.removes]
-    if removers:
-        other = removers[-1].key
-        return Violation(
-            step,
-            f"{step.key} must come before {other} on {on}: "
-            f'it needs "{wanted}", which {other} removes',
-        )
-    givers = [s for s in later if wanted in gives(s.effects)]
-    if givers:
-        other = givers[0].key
-        return Violation(
-            step,
-            f'{step.key} must come after {other} on {on}: it needs "{wanted}", which {other} gives',
-        )
-    message = f'{step.key} needs "{wanted}" on {on}, and no step of this recipe gives it'
-    return Violation(step, message, misplaced=False, lacks=wanted)
+    for other in reversed(earlier):
+        if property_ in other.effects.removes:
+            return Violation(
+                step,
+                f"{step.key} must come before {other.key} on {on}: "
+                f'it needs "{property_}", which {other.key} removes',
+            )
+    for other in later:
+        if property_ in gives(other.effects):
+            return Violation(
+                step,
+                f"{step.key} must come after {other.key} on {on}: "
+                f'it needs "{property_}", which {other.key} gives',
+            )
+    message = f'{step.key} needs "{property_}" on {on}, and no step of this recipe gives it'
+    return Violation(step, message, misplaced=False, lacks=property_)
 
 
 def _conflict(
@@ -173,16 +172,16 @@ def _conflict(
 
 
 def _need_later(
-    step: PlannedStep, wanted: str, component: str, earlier: Sequence[PlannedStep]
+    step: PlannedStep, property_: str, component: str, earlier: Sequence[PlannedStep]
 ) -> Violation:
     on = _on(component)
-    givers = [s for s in earlier if wanted in gives(s.effects)]
+    givers = [s for s in earlier if property_ in gives(s.effects)]
     if givers:
         other = givers[-1].key
-        message = f'{step.key} must come before {other} on {on}: it needs "{wanted}" after it'
+        message = f'{step.key} must come before {other} on {on}: it needs "{property_}" after it'
         return Violation(step, message)
-    message = f'{step.key} needs a later step that makes {on} "{wanted}", and there is none'
-    return Violation(step, message, misplaced=False, lacks=wanted)
+    message = f'{step.key} needs a later step that makes {on} "{property_}", and there is none'
+    return Violation(step, message, misplaced=False, lacks=property_)
 
 
 def _on(component: str) -> str:
@@ -192,11 +191,10 @@ def _on(component: str) -> str:
 def corrected(steps: Sequence[PlannedStep]) -> list[PlannedStep] | None:
     """The same steps in an order that works, close to the written one; None if there is none."""
     count = len(steps)
-    after: dict[int, set[int]] = {i: set() for i in range(count)}
-    for i in range(count):
-        for j in range(count):
-            if i != j and _must_precede(steps[i], steps[j]):
-                after[i].add(j)
+    after = {
+        i: {j for j in range(count) if i != j and _must_precede(steps[i], steps[j])}
+        for i in range(count)
+    }
     waiting = {j: sum(j in after[i] for i in range(count)) for j in range(count)}
     ready = [i for i in range(count) if not waiting[i]]
     order: list[PlannedStep] = []
@@ -214,17 +212,16 @@ def corrected(steps: Sequence[PlannedStep]) -> list[PlannedStep] | None:
 
 def _must_precede(first: PlannedStep, second: PlannedStep) -> bool:
     """Whether `first` works only before `second`."""
-    one, two = first.effects, second.effects
-    if "results" in one.changes and "results" not in two.changes:
+    earlier, later = first.effects, second.effects
+    if "results" in earlier.changes and "results" not in later.changes:
         return True
     if not any(overlap(a, b) for a in first.components for b in second.components):
         return False
-    if one.changes & BAKED and "compiled" in gives(two) - gives(one):
+    if earlier.changes & BAKED and "compiled" in gives(later) - gives(earlier):
         return True
-    if (one.needs & two.removes) - gives(two) - (two.needs & one.removes):
-        return True
-    if (gives(one) & two.needs) - FRESH:
-        return True
-    if (one.conflicts & gives(two)) - gives(one):
-        return True
-    return bool(one.needs_later & gives(two))
+    return bool(
+        (earlier.needs & later.removes) - gives(later) - (later.needs & earlier.removes)
+        or (gives(earlier) & later.needs) - FRESH
+        or (earlier.conflicts & gives(later)) - gives(earlier)
+        or earlier.needs_later & gives(later)
+    )

@@ -74,8 +74,8 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical form: equal for recipes that mean the same."""
-        said = {k: v for k, v in self.to_dict().items() if k not in ("name", "description")}
-        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        content = {k: v for k, v in self.to_dict().items() if k not in ("name", "description")}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -87,14 +87,14 @@ class Plan:
                 step.name,
                 ", ".join(step.components).replace(ALL_COMPONENTS, "the pipeline"),
                 "changes " + ", ".join(c for c in CHANGES if c in step.effects.changes),
-                ", ".join(f"{k}={_shown(v)}" for k, v in _given(step.options).items()),
+                ", ".join(f"{k}={_shown(v)}" for k, v in _set_options(step.options).items()),
             )
             for step in self.steps
         ]
         return "\n".join([title, *(f"  {line}" for line in aligned(rows))])
 
 
-def _given(options: Options) -> dict[str, Any]:
+def _set_options(options: Options) -> dict[str, Any]:
     return options.model_dump(mode="json", exclude_unset=True)
 
 
@@ -118,9 +118,9 @@ def plan(recipe: Recipe | str | Path, *, host: Host | None = None, for_: Purpose
     draft, problems = _drafted(recipe)
     planner = _Planner(host or load_host(), draft, for_)
     steps = planner.resolve()
-    found = [*problems, *planner.problems, *planner.order(steps), *planner.misplaced(steps)]
-    if found or draft.recipe is None:
-        raise RecipeError(found, planner.advice)
+    faults = [*problems, *planner.problems, *planner.order(steps), *planner.misplaced(steps)]
+    if faults or draft.recipe is None:
+        raise RecipeError(faults, planner.advice)
     return Plan(recipe=draft.recipe, steps=tuple(steps), purpose=for_)
 
 
@@ -202,8 +202,8 @@ class _Planner:
             self._add(entry, "compiles and cannot export: use it with apply, or leave it out")
 
     def order(self, steps: Sequence[PlannedStep]) -> list[Problem]:
-        found = violations(steps)
-        if any(violation.misplaced for violation in found):
+        broken = violations(steps)
+        if any(violation.misplaced for violation in broken):
             right = corrected(steps)
             self.advice = (
                 "No order of these steps was found to work: leave one of them out."
@@ -212,7 +212,7 @@ class _Planner:
             )
         return [
             Problem(violation.step.location or Location(""), "", self._hinted(violation))
-            for violation in found
+            for violation in broken
         ]
 
     def misplaced(self, steps: Sequence[PlannedStep]) -> list[Problem]:
@@ -230,13 +230,13 @@ class _Planner:
         hint = f". Steps that give it: {', '.join(givers)}" if givers else ""
         return f"{violation.message}{hint}"
 
-    def _can_give(self, name: str, wanted: str) -> bool:
+    def _can_give(self, name: str, property_: str) -> bool:
         description = self.host.describe(name)
         options = _defaults(description)
         if options is None or (self.device and self.device not in (description.targets or DEVICES)):
             return False
         try:
-            return wanted in gives(self.host.effects(name, options, self.device or "cpu"))
+            return property_ in gives(self.host.effects(name, options, self.device or "cpu"))
         except PluginError:
             return False
 

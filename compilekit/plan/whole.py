@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from compilekit.base.words import ALL_COMPONENTS
-from compilekit.errors import PluginContractError
 from compilekit.plugin.answers import shown
 from compilekit.plugin.host import Host
 from compilekit.plugin.steps import PlannedStep, Whole
@@ -54,7 +53,7 @@ def missing(host: Host, name: str) -> str:
     """Why bundles of a step cannot be loaded in this process; empty if they can."""
     answer = host.ask(name, "missing", _whole(host, name).missing)
     if not isinstance(answer, str):
-        raise _bad(host, name, "missing", f"{shown(answer)}, not a sentence")
+        raise host.broken(name, f"missing gave {shown(answer)}, not a sentence")
     return answer
 
 
@@ -67,37 +66,33 @@ def ingredients(host: Host, step: PlannedStep) -> dict[str, str] | None:
 
 def lines_about(host: Host, folder: Path) -> list[str]:
     """Lines about a folder that a step compiled; empty if no step did."""
-    found: list[str] = []
+    lines: list[str] = []
     for name, description in host.descriptions.items():
         if description.whole is not None and description.whole.inspect is not None:
-            found += map(str, host.ask(name, "inspect", description.whole.inspect, folder))
-    return found
+            lines += map(str, host.ask(name, "inspect", description.whole.inspect, folder))
+    return lines
 
 
 def doctor_rows(host: Host) -> list[Row]:
     """The steps' rows for `doctor`."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for name, description in host.descriptions.items():
         if description.whole is not None and description.whole.doctor is not None:
-            for what, state, has, advice in host.ask(name, "doctor", description.whole.doctor):
-                found.append((f"{name}: {what}", state, has, advice))
-    return found
+            for part, state, has, advice in host.ask(name, "doctor", description.whole.doctor):
+                rows.append((f"{name}: {part}", state, has, advice))
+    return rows
 
 
 def _whole(host: Host, name: str) -> Whole:
     whole = host.describe(name).whole
     if whole is None:
-        raise PluginContractError(f"plugin {host.plugins[name]}: it exports no whole pipelines")
+        raise host.broken(name, "it exports no whole pipelines")
     return whole
 
 
-def _texts(host: Host, name: str, what: str, answer: Any) -> dict[str, str]:
+def _texts(host: Host, name: str, function: str, answer: Any) -> dict[str, str]:
     if not isinstance(answer, Mapping) or not all(
         isinstance(text, str) for item in answer.items() for text in item
     ):
-        raise _bad(host, name, what, f"{shown(answer)}, not texts by name")
+        raise host.broken(name, f"{function} gave {shown(answer)}, not texts by name")
     return dict(answer)
-
-
-def _bad(host: Host, name: str, what: str, fault: str) -> PluginContractError:
-    return PluginContractError(f"plugin {host.plugins[name]}: {what} gave {fault}")

@@ -37,7 +37,7 @@ def _faults(description: StepDescription) -> list[str]:
     is_number = isinstance(budget, int | float) and not isinstance(budget, bool)
     moves = description.move is not None or description.wait is not None
     many = moves and is_names(targets) and len(targets) != 1
-    given = {name: getattr(description, name) for name in FUNCTIONS}
+    functions = {k: f for k in FUNCTIONS if (f := getattr(description, k)) is not None}
     names = {name: getattr(description, name) for name in ("packages", "variables")}
     return [
         "" if isinstance(description.help, str) else "help must be a line of text",
@@ -47,7 +47,7 @@ def _faults(description: StepDescription) -> list[str]:
         "" if is_number and budget > 0 else f"the budget must be above 0, not {budget!r}",
         *(f"{k} must be a tuple of names" for k, v in names.items() if not _is_tuple(v)),
         "" if callable(description.effects) else "effects must be a function",
-        *(f"{k} must be a function" for k, v in given.items() if v is not None and not callable(v)),
+        *(f"{k} must be a function" for k, f in functions.items() if not callable(f)),
         "`move` and `wait` need exactly one target" if many else "",
         "" if isinstance(description.whole, Whole | None) else "whole must be a Whole",
     ]
@@ -58,8 +58,7 @@ def _bad_options(options: object) -> str:
         return "options must be a class derived from compilekit.Options"
     if options.model_config.get("extra") != "forbid":
         return 'the options model must forbid unknown keys (extra="forbid")'
-    reserved = sorted(RESERVED & set(options.model_fields))
-    if reserved:
+    if reserved := sorted(RESERVED & set(options.model_fields)):
         return f"the option name {reserved[0]} is reserved for every step"
     try:
         options.model_json_schema()
@@ -100,8 +99,8 @@ def bad_part(part: object) -> str:
         return "a Part whose `packed` is no set of names"
     if not _is_json(part.details):
         return "a Part whose `details` holds what JSON cannot"
-    pictures = [each for each in (part.reference, part.drawn) if each is not None]
-    if not all(getattr(each, "ndim", 0) == 4 for each in pictures):  # noqa: PLR2004
+    pictures = [picture for picture in (part.reference, part.drawn) if picture is not None]
+    if not all(getattr(picture, "ndim", 0) == 4 for picture in pictures):  # noqa: PLR2004
         return "a Part whose pictures are no arrays of shape (N, H, W, C)"
     return ""
 

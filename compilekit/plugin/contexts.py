@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 NEEDS_A_SAMPLE = ("replay", "calls", "run")
 
 
-def _quiet(message: str) -> None:
-    del message
-
-
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """The step that runs, and where.
@@ -47,7 +43,7 @@ class Context:
     device: Device
     purpose: Purpose
     remembered: Mapping[str, Any] = field(default_factory=dict)
-    say: Callable[[str], None] = _quiet
+    say: Callable[[str], None] = lambda _: None
 
     def progress(self, message: str) -> None:
         """Show what the step is doing now."""

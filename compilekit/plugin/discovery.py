@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from compilekit.base.texts import summary
 from compilekit.errors import PluginLoadError
 from compilekit.plugin.hookspecs import PROJECT
 
@@ -51,8 +52,7 @@ def installed_plugins() -> list[Plugin]:
 
 
 def _load(name: str, entry_points: list[importlib.metadata.EntryPoint]) -> Plugin:
-    origins = [_distribution(entry_point) for entry_point in entry_points]
-    origin = " and ".join(origins)
+    origin = " and ".join(map(_distribution, entry_points))
     plugin = Plugin(name=name, origin=origin, version=origin)
     if len(entry_points) > 1:
         return plugin.broken(f"{len(entry_points)} distributions bring a plugin of this name")
@@ -72,7 +72,7 @@ def _import(plugin: Plugin, load: object) -> Plugin:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit at import must not end the host
-        return plugin.broken(f"importing it raised {type(error).__name__}: {error}")
+        return plugin.broken(f"importing it raised {summary(error)}")
     if not isinstance(module, ModuleType):
         return plugin.broken(f"its entry point names a {type(module).__name__}, not a module")
     return replace(plugin, module=module, imports_torch=not had_torch and "torch" in sys.modules)
@@ -81,13 +81,11 @@ def _import(plugin: Plugin, load: object) -> Plugin:
 def file_plugin(path: Path) -> Plugin:
     """A plugin from a file: its name is the file's, without `.py`. Asked for, so errors raise."""
     if not path.is_file():
-        message = f"plugin {path}: no such file"
-        raise PluginLoadError(message)
+        raise PluginLoadError(f"plugin {path}: no such file")
     name = path.stem
     spec = importlib.util.spec_from_file_location(f"compilekit_file_plugin_{name}", path)
     if spec is None or spec.loader is None:
-        message = f"plugin {path}: not a Python file; its name must end in .py"
-        raise PluginLoadError(message)
+        raise PluginLoadError(f"plugin {path}: not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     loader = spec.loader
 
@@ -101,8 +99,7 @@ def file_plugin(path: Path) -> Plugin:
     version = f"{path.name} sha256:{digest}"
     plugin = _import(Plugin(name=name, origin=str(path), version=version), load)
     if plugin.error:
-        message = f"plugin {plugin}: {plugin.error}"
-        raise PluginLoadError(message)
+        raise PluginLoadError(f"plugin {plugin}: {plugin.error}")
     return plugin
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from compilekit.base.texts import did_you_mean, summary
 from compilekit.base.words import CHANGES, SEVERITIES, SIZES, Device, Purpose, Severity, Sizes
 from compilekit.errors import (
     CompilekitError,
@@ -52,14 +53,13 @@ def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> 
     >>> host.descriptions["channels_last"].help
     'Store convolution weights channels last, as fast convolutions want them.'
     """
-    found = installed_plugins() if installed else []
+    declared = installed_plugins() if installed else []
     added = [file_plugin(Path(path)) for path in plugins]
-    host = Host(refuse_duplicates([*found, *added]))
+    host = Host(refuse_duplicates([*declared, *added]))
     for plugin in added:
         loaded = host.plugins[plugin.name]
         if loaded.error:
-            message = f"plugin {loaded}: {loaded.error}"
-            raise PluginLoadError(message)
+            raise PluginLoadError(f"plugin {loaded}: {loaded.error}")
     return host
 
 
@@ -118,18 +118,19 @@ class Host:
         """Ask a step what it does with these options, and check the answer."""
         answer = self.ask(name, "effects", self.describe(name).effects, options, device)
         if not isinstance(answer, Effects):
-            message = f"plugin {self._plugins[name]}: effects returned {shown(answer)}"
-            raise PluginContractError(message)
-        loose = [key for key, value in vars(answer).items() if not is_names(value)]
-        if loose:
-            message = f"its effects: {loose[0]} must be a set of names"
-            raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
+            raise self.broken(name, f"effects returned {shown(answer)}")
+        if loose := [key for key, value in vars(answer).items() if not is_names(value)]:
+            raise self.broken(name, f"its effects: {loose[0]} must be a set of names")
         unknown = sorted(set(answer.changes) - set(CHANGES))
         if unknown or not answer.changes:
             named = f'"{unknown[0]}"' if unknown else "nothing"
-            message = f"its effects change {named}, and must name some of {', '.join(CHANGES)}"
-            raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
+            known = ", ".join(CHANGES)
+            raise self.broken(name, f"its effects change {named}, and must name some of {known}")
         return answer
+
+    def broken(self, name: str, fault: str) -> PluginContractError:
+        """The error of a plugin that breaks the contract."""
+        return PluginContractError(f"plugin {self._plugins[name]}: {fault}")
 
     def objections(
         self, name: str, options: Options, device: Device | None, purpose: Purpose
@@ -140,8 +141,7 @@ class Host:
             return []
         answer = self.ask(name, "check", check, options, device, purpose)
         if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
-            message = f"plugin {self._plugins[name]}: check gave {shown(answer)}, not sentences"
-            raise PluginContractError(message)
+            raise self.broken(name, f"check gave {shown(answer)}, not sentences")
         return list(answer)
 
     def ask(self, name: str, what: str, function: Callable[..., Any], *arguments: object) -> Any:
@@ -150,9 +150,7 @@ class Host:
             answer = function(*arguments)
             return list(answer) if isinstance(answer, Iterator) else answer
         except (Exception, SystemExit) as error:
-            raised = f"{what} raised {type(error).__name__}: {error}"
-            message = f"plugin {self._plugins[name]}: {raised}"
-            raise PluginContractError(message) from error
+            raise self.broken(name, f"{what} raised {summary(error)}") from error
 
     def prepare(self, steps: Iterable[PlannedStep], purpose: Purpose) -> None:
         """Let the steps prepare this process, before torch looks for the device."""
@@ -164,31 +162,27 @@ class Host:
             except MachineError as error:
                 raise MachineError(f"{step.key}: {error}") from error
             except (Exception, SystemExit) as error:
-                raised = f"prepare raised {type(error).__name__}: {error}"
-                who = self._plugins[step.name]
-                raise StepError(f"{step.key}: plugin {who}: {raised}") from error
+                who = f"{step.key}: plugin {self._plugins[step.name]}"
+                raise StepError(f"{who}: prepare raised {summary(error)}") from error
 
     def mover(self, device: Device) -> Callable[[Any], object] | None:
         """How a pipeline is moved to a device, if a plugin for it says so."""
-        moves = (each.move for each in self._for_device(device) if each.move is not None)
-        return next(moves, None)
+        return next((step.move for step in self._for_device(device) if step.move), None)
 
     def waits(self, device: Device) -> tuple[Callable[[], None], ...]:
         """What the plugins for a device call to wait for it."""
-        return tuple(each.wait for each in self._for_device(device) if each.wait is not None)
+        return tuple(step.wait for step in self._for_device(device) if step.wait)
 
     def _for_device(self, device: Device) -> list[StepDescription]:
-        return [each for each in self._descriptions.values() if each.targets == {device}]
+        return [step for step in self._descriptions.values() if step.targets == {device}]
 
     def optimize_model(self, step: PlannedStep, model: Model, context: Context) -> StepResult:
         """Call the step's plugin, under the wrappers of all others, and check its answer."""
         arguments = {"model": model, "options": step.options, "context": context}
         result = self._call(step.name, "optimize_model", step.key, **arguments)
-        fault = bad_result(result)
-        if fault:
+        if fault := bad_result(result):
             raise self._bad_answer(step, "optimize_model", fault)
-        done: StepResult = result
-        return done
+        return result  # type: ignore[no-any-return]
 
     def regions(self, step: PlannedStep, model: Model, context: StepContext) -> list[str] | None:
         """What an exporting step compiles, if not the components that it names."""
@@ -212,11 +206,9 @@ class Host:
         """Let the step's plugin compile ahead of time; check its answer."""
         arguments = {"model": model, "options": step.options, "destination": destination}
         part = self._call(step.name, "export", step.key, **arguments, context=context)
-        fault = bad_part(part)
-        if fault:
+        if fault := bad_part(part):
             raise self._bad_answer(step, "export", fault)
-        made: Part = part
-        return made
+        return part  # type: ignore[no-any-return]
 
     def load_compiled(
         self, name: str, key: str, part: StoredPart, context: Context
@@ -234,9 +226,7 @@ class Host:
         sizes = step.description.sizes
         answer = "fixed" if sizes is None else self.ask(step.name, "sizes", sizes, step.options)
         if answer not in SIZES:
-            known = ", ".join(SIZES)
-            message = f"sizes gave {answer!r}, not one of {known}"
-            raise PluginContractError(f"plugin {self._plugins[step.name]}: {message}")
+            raise self.broken(step.name, f"sizes gave {answer!r}, not one of {', '.join(SIZES)}")
         return answer
 
     def reads(self, step: PlannedStep) -> list[str]:
@@ -244,8 +234,7 @@ class Host:
         reads = step.description.reads
         answer = [] if reads is None else self.ask(step.name, "reads", reads, step.options)
         if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
-            message = f"plugin {self._plugins[step.name]}: reads gave {shown(answer)}, not paths"
-            raise PluginContractError(message)
+            raise self.broken(step.name, f"reads gave {shown(answer)}, not paths")
         return list(answer)
 
     def judge(self, name: str, field: str, built: str, here: str) -> Severity | None:
@@ -253,9 +242,7 @@ class Host:
         judge = self.describe(name).judge
         answer = None if judge is None else self.ask(name, "judge", judge, field, built, here)
         if answer not in (None, *SEVERITIES):
-            known = ", ".join(SEVERITIES)
-            message = f"judge gave {answer!r}, not one of {known}"
-            raise PluginContractError(f"plugin {self._plugins[name]}: {message}")
+            raise self.broken(name, f"judge gave {answer!r}, not one of {', '.join(SEVERITIES)}")
         return answer
 
     def _bad_answer(self, step: PlannedStep, hook: str, fault: str) -> PluginContractError:
@@ -267,11 +254,9 @@ class Host:
         if result.late_details is None:
             return {}
         details = self.ask(name, "late_details", result.late_details)
-        if isinstance(details, Mapping):
-            return dict(details)
-        raise PluginContractError(
-            f"plugin {self._plugins[name]}: late_details returned {shown(details)}, not a mapping"
-        )
+        if not isinstance(details, Mapping):
+            raise self.broken(name, f"late_details returned {shown(details)}, not a mapping")
+        return dict(details)
 
     def _names(self) -> str:
         return ", ".join(sorted(self._descriptions)) or "none: no plugin is installed"
@@ -285,8 +270,7 @@ class Host:
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
             return plugin.broken(" ".join(str(error).split()))
-        reason = self._misuse(plugin)
-        if reason:
+        if reason := self._misuse(plugin):
             self._manager.unregister(name=plugin.name)
             return plugin.broken(reason)
         return plugin
@@ -297,16 +281,16 @@ class Host:
         if not callers:
             return "it implements no hook; mark its functions with @compilekit.hookimpl"
         for caller in callers:
-            own = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
-            if not caller.has_spec() and not all(impl.optionalhook for impl in own):
-                near = difflib.get_close_matches(caller.name, self._hooks, n=1)
-                hint = f'Did you mean "{near[0]}"?' if near else f"Hooks: {', '.join(self._hooks)}."
-                return f'there is no hook "{caller.name}". {hint}'
-            if len(own) > 1:
+            impls = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
+            if not caller.has_spec() and not all(impl.optionalhook for impl in impls):
+                known = f" Hooks: {', '.join(self._hooks)}."
+                hint = did_you_mean(caller.name, self._hooks) or known
+                return f'there is no hook "{caller.name}".{hint}'
+            if len(impls) > 1:
                 return f"it implements the hook {caller.name} twice"
         steps = {name for name in self._hooks if self._implements(plugin, name)}
-        if steps and not {"describe", "optimize_model"} <= steps:
-            lacks = {"describe", "optimize_model"} - steps
+        lacks = {"describe", "optimize_model"} - steps
+        if steps and lacks:
             return f"it implements {', '.join(sorted(steps))} and not {', '.join(sorted(lacks))}"
         return ""
 
@@ -359,14 +343,11 @@ class Host:
         except (Exception, SystemExit) as error:
             culprit = self._culprit(error, name)
             at = f"{where}: " if where else ""
-            raise StepError(
-                f"{at}plugin {culprit}: {hook} raised {type(error).__name__}: {error}"
-            ) from error
+            raise StepError(f"{at}plugin {culprit}: {hook} raised {summary(error)}") from error
 
     def _culprit(self, error: BaseException, name: str) -> str:
         """The plugin whose code is nearest to where the error came from."""
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        for frame in reversed(frames):
+        for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
             module = frame.f_globals.get("__name__", "")
             for other, candidate in self._manager.list_name_plugin():
                 top = getattr(candidate, "__name__", None)

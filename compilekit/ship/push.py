@@ -16,9 +16,9 @@ def uploads(folder: str | Path) -> list[File]:
     path = Path(folder)
     manifest = Manifest.read(path)
     check_files(path, manifest)
-    extra = [name for name in (NAME, SIGNATURE) if (path / name).is_file()]
-    own = [File(path=name, size=(path / name).stat().st_size, sha256="0" * 64) for name in extra]
-    return [*own, *manifest.files]
+    extra = [path / name for name in (NAME, SIGNATURE) if (path / name).is_file()]
+    rows = [File(path=file.name, size=file.stat().st_size, sha256="0" * 64) for file in extra]
+    return [*rows, *manifest.files]
 
 
 def push(

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from compilekit.base.diffusers_internals import dtype_keyword, is_hooked
 from compilekit.base.progress import Progress
+from compilekit.base.texts import summary
 from compilekit.base.words import ALL_COMPONENTS
-from compilekit.errors import (
-    CompilekitError,
-    ModelError,
-    Problem,
-    RecipeError,
-    UsageError,
-)
+from compilekit.errors import CompilekitError, ModelError, Problem, RecipeError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -127,38 +122,34 @@ def load_subject(plan: Plan, source: str | None = None) -> Any:
     """Load the pipeline or module that a recipe names; `source` stands in for the recipe's."""
     from compilekit.recipe import ModelSource
 
-    wanted = plan.recipe.model or ModelSource()
-    place = source or wanted.source
+    spec = plan.recipe.model or ModelSource()
+    place = source or spec.source
     if not place:
         raise UsageError("there is no model: pass one, or name its `source:` under `model:`")
-    index = None if wanted.inputs else _index(place, wanted)
+    index = None if spec.inputs else _index(place, spec)
     if index is not None:
-        names = [name for name, value in index.items() if _is_present(name, value)]
-        check_components(plan, {*names, *wanted.components}, str(index.get("_class_name", place)))
+        rows = {n: row for n, row in index.items() if isinstance(row, list) and n[:1] != "_"}
+        names = {name for name, row in rows.items() if row[0] is not None}
+        check_components(plan, names | {*spec.components}, str(index.get("_class_name", place)))
     try:
         with no_progress_bars():
-            return _loaded(place, wanted, is_pipeline=index is not None)
+            return _loaded(place, spec, is_pipeline=index is not None)
     except CompilekitError:
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ModelError(f"{place} cannot be loaded: {what}") from error
+        raise ModelError(f"{place} cannot be loaded: {summary(error)}") from error
 
 
-def _is_present(name: str, value: object) -> bool:
-    return not name.startswith("_") and isinstance(value, list) and value[0] is not None
-
-
-def _index(place: str, wanted: ModelSource) -> dict[str, Any] | None:
+def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
     """The pipeline's `model_index.json`, without its weights; None for a plain module."""
     if Path(place).is_dir():
         path = Path(place) / INDEX
         if not path.is_file():
-            if wanted.pipeline:
+            if spec.pipeline:
                 return None
             raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
     elif HUB_ID.fullmatch(place):
-        path = _from_hub(place, wanted)
+        path = _from_hub(place, spec)
     else:
         raise ModelError(f"{place}: no such folder, and no name that the hub could have")
     try:
@@ -170,12 +161,12 @@ def _index(place: str, wanted: ModelSource) -> dict[str, Any] | None:
     return index
 
 
-def _from_hub(place: str, wanted: ModelSource) -> Path:
+def _from_hub(place: str, spec: ModelSource) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(hf_hub_download(place, INDEX, revision=wanted.revision))
+        return Path(hf_hub_download(place, INDEX, revision=spec.revision))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -190,48 +181,39 @@ def no_progress_bars() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     libraries: list[Any] = [diffusers_logging, transformers_logging]
-    shown = [each for each in libraries if each.is_progress_bar_enabled()]
-    for each in shown:
-        each.disable_progress_bar()
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        for each in shown:
-            each.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
-def _loaded(place: str, wanted: ModelSource, *, is_pipeline: bool) -> Any:
+def _loaded(place: str, spec: ModelSource, *, is_pipeline: bool) -> Any:
     import torch
 
-    keywords: dict[str, Any] = {"revision": wanted.revision}
-    if wanted.variant:
-        keywords["variant"] = wanted.variant
-    dtype = getattr(torch, wanted.dtype) if wanted.dtype else None
+    keywords: dict[str, Any] = {"revision": spec.revision}
+    if spec.variant:
+        keywords["variant"] = spec.variant
+    dtype = getattr(torch, spec.dtype) if spec.dtype else None
     if not is_pipeline:
-        kind = _class(wanted.pipeline) if wanted.pipeline else _class("AutoModel")
-        module = kind.from_pretrained(place, **keywords)
+        module = _class(spec.pipeline or "AutoModel").from_pretrained(place, **keywords)
         return (module.to(dtype) if dtype else module).eval()
     import diffusers
 
-    if dtype:
-        keywords[dtype_keyword()] = dtype
-    for name, other in wanted.components.items():
-        keywords[name] = _component(other, dtype)
-    kind = _class(wanted.pipeline) if wanted.pipeline else diffusers.DiffusionPipeline
-    return kind.from_pretrained(place, **keywords)
-
-
-def _component(other: str, dtype: Any) -> Any:
-    """A replaced component: of the class that its own config names."""
-    import diffusers
-
-    keywords = {dtype_keyword(): dtype} if dtype else {}
-    return diffusers.AutoModel.from_pretrained(other, **keywords)
+    cast = {dtype_keyword(): dtype} if dtype else {}
+    for name, source in spec.components.items():
+        # Of the class that its own config names.
+        keywords[name] = diffusers.AutoModel.from_pretrained(source, **cast)
+    kind = _class(spec.pipeline) if spec.pipeline else diffusers.DiffusionPipeline
+    return kind.from_pretrained(place, **keywords, **cast)
 
 
 def _class(name: str) -> Any:
     for library in ("diffusers", "transformers"):
-        found = getattr(importlib.import_module(library), name, None)
-        if isinstance(found, type):
-            return found
+        kind = getattr(importlib.import_module(library), name, None)
+        if isinstance(kind, type):
+            return kind
     raise ModelError(f'model.pipeline: neither diffusers nor transformers has a class "{name}"')

@@ -7,7 +7,6 @@ are; a plain module is one component called `model`.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import inspect
 from collections import Counter
@@ -26,6 +25,7 @@ from compilekit.base.diffusers_internals import (
     run_hook,
     unset_progress_bar,
 )
+from compilekit.base.texts import did_you_mean
 from compilekit.base.torch_internals import ORIGINAL
 from compilekit.errors import ModelError, UsageError
 
@@ -60,14 +60,14 @@ class EntryPoint:
     @property
     def function(self) -> Callable[..., Any]:
         """What runs beneath offload hooks and other layers, bound to the module."""
-        found: Callable[..., Any] = getattr(self.owner, self._slot)
-        while isinstance(found, Layer):
-            found = found.beneath
-        wrapped = beneath_hook(getattr(found, "__func__", None))
+        function: Callable[..., Any] = getattr(self.owner, self._slot)
+        while isinstance(function, Layer):
+            function = function.beneath
+        wrapped = beneath_hook(getattr(function, "__func__", None))
         if self.method != "forward" and wrapped is not None:
             # diffusers wraps encode and decode in a function that first runs the offload hook.
             return functools.partial(wrapped, self.owner)
-        return found
+        return function
 
     def replace(self, function: Callable[..., Any]) -> None:
         """Put another callable in its place, beneath offload hooks and other layers."""
@@ -94,25 +94,19 @@ class EntryPoint:
         """Put another callable in its place for a while, beneath offload hooks and layers."""
         slot = self._slot
         outer = getattr(self.owner, slot)
-        if isinstance(outer, Layer):
-            innermost = outer
-            while isinstance(innermost.beneath, Layer):
-                innermost = innermost.beneath
-            before = innermost.beneath
-            outer.put_beneath(function)
-            try:
-                yield
-            finally:
-                outer.put_beneath(before)
-            return
-        held = vars(self.owner).get(slot)
+        before, shadowed = outer, vars(self.owner).get(slot)
+        while isinstance(before, Layer):
+            before = before.beneath
         self.replace(function)
         try:
             yield
         finally:
-            delattr(self.owner, slot)
-            if held is not None:
-                setattr(self.owner, slot, held)
+            if isinstance(outer, Layer):
+                outer.put_beneath(before)
+            else:
+                delattr(self.owner, slot)
+                if shadowed is not None:
+                    setattr(self.owner, slot, shadowed)
 
     def wrap(self, make: Callable[[Callable[..., Any]], Layer]) -> None:
         """Put a layer around it, which stays outside of what is compiled later."""
@@ -190,11 +184,11 @@ class Model:
         """The components that are modules, by name; a module under two names counts once."""
         if not self.is_pipeline:
             return {PLAIN: self.subject}
-        found: dict[int, tuple[str, nn.Module]] = {}
+        by_id: dict[int, tuple[str, nn.Module]] = {}
         for name, part in self.subject.components.items():
             if isinstance(part, nn.Module):
-                found.setdefault(id(part), (name, part))
-        return dict(found.values())
+                by_id.setdefault(id(part), (name, part))
+        return dict(by_id.values())
 
     @property
     def denoisers(self) -> list[str]:
@@ -210,37 +204,37 @@ class Model:
 
     def module(self, name: str) -> nn.Module:
         """A component, or a module inside it: `unet`, `unet.mid_block`."""
-        found = self._resolve(name)
-        if not isinstance(found, nn.Module):
+        module = self._resolve(name)
+        if not isinstance(module, nn.Module):
             raise ModelError(f'"{name}" is a method, not a module: name its component instead')
-        return found
+        return module
 
     def entry_point(self, name: str) -> EntryPoint:
         """A callable by name: `unet`, `vae.decode`, `transformer.transformer_blocks.0`."""
-        found = self._resolve(name)
-        if isinstance(found, nn.Module):
-            return EntryPoint(name, name, found, "forward")
+        target = self._resolve(name)
+        if isinstance(target, nn.Module):
+            return EntryPoint(name, name, target, "forward")
         component, _, method = name.rpartition(".")
         return EntryPoint(name, component, self.module(component), method)
 
     def entry_points(self, name: str) -> list[EntryPoint]:
         """What pipelines call of a component: its forward, and encode and decode if it has them."""
-        found = self.entry_point(name)
-        if found.method != "forward" or name not in self.modules:
-            return [found]
-        methods = [method for method in METHODS[1:] if callable(getattr(found.owner, method, None))]
-        return [found, *(self.entry_point(f"{name}.{method}") for method in methods)]
+        entry = self.entry_point(name)
+        if entry.method != "forward" or name not in self.modules:
+            return [entry]
+        methods = [method for method in METHODS[1:] if callable(getattr(entry.owner, method, None))]
+        return [entry, *(self.entry_point(f"{name}.{method}") for method in methods)]
 
     def _resolve(self, name: str) -> Any:
         component, *path = name.split(".")
         modules = self.modules
         if component not in modules:
             raise ModelError(no_component(component, type(self.subject).__name__, modules))
-        found: Any = modules[component]
+        target: Any = modules[component]
         for position, part in enumerate(path):
             owner = ".".join([component, *path[:position]])
-            found = _attribute(found, part, owner)
-        return found
+            target = _attribute(target, part, owner)
+        return target
 
     def wait(self) -> None:
         """Wait until the device has done what it was given, so that a clock read next is right."""
@@ -288,13 +282,10 @@ class Model:
         # diffusers' own pipelines take any keyword, and ignore those that they do not know.
         strict = type(self.subject).__module__.startswith("diffusers.")
         takes_any = not strict and any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-        unknown = [name for name in sample if name not in accepted and not takes_any]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], accepted, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
-            raise ModelError(
-                f"sample.{unknown[0]}: {type(self.subject).__name__} takes no such argument.{hint}"
-            )
+        for name in sample:
+            if name not in accepted and not takes_any:
+                kind, hint = type(self.subject).__name__, did_you_mean(name, accepted)
+                raise ModelError(f"sample.{name}: {kind} takes no such argument.{hint}")
         arguments = dict(sample)
         if "generator" in accepted:
             arguments.setdefault("generator", torch.Generator("cpu").manual_seed(seed))
@@ -307,23 +298,21 @@ class Model:
 def no_component(name: str, owner: str, known: Iterable[str]) -> str:
     """Say that a pipeline lacks a component, and which it has."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f' Did you mean "{near[0]}"?' if near else ""
+    hint = did_you_mean(name, names)
     return f'{owner} has no component "{name}"; it has {", ".join(names)}.{hint}'
 
 
-def _attribute(found: Any, part: str, owner: str) -> Any:
-    if part.isdigit() and hasattr(found, "__getitem__"):
-        if int(part) >= len(found):
-            raise ModelError(f'"{owner}" has {len(found)} entries, and no "{part}"')
-        return found[int(part)]
-    child = getattr(found, part, None)
+def _attribute(target: Any, part: str, owner: str) -> Any:
+    if part.isdigit() and hasattr(target, "__getitem__"):
+        if int(part) >= len(target):
+            raise ModelError(f'"{owner}" has {len(target)} entries, and no "{part}"')
+        return target[int(part)]
+    child = getattr(target, part, None)
     if callable(child) and not isinstance(child, type):
         return child
-    public = [name for name in METHODS if callable(getattr(found, name, None))]
-    names = [*public, *(name for name, _ in getattr(found, "named_children", list)())]
-    near = difflib.get_close_matches(part, names, n=1)
-    hint = f' Did you mean "{near[0]}"?' if near else f" It has {', '.join(names)}."
+    public = [name for name in METHODS if callable(getattr(target, name, None))]
+    names = [*public, *(name for name, _ in getattr(target, "named_children", list)())]
+    hint = did_you_mean(part, names) or f" It has {', '.join(names)}."
     raise ModelError(f'"{owner}" has no module or method "{part}".{hint}')
 
 

@@ -19,14 +19,16 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 def sample_arguments(recipe: Recipe) -> dict[str, Any]:
     """The keyword arguments of the sample; strings that name pictures are opened as such."""
-    pictures = picture_names(recipe)
-    faults = {name: fault for name, path in pictures.items() if (fault := _fault(path))}
-    if faults:
-        where = {name: recipe.location("sample", name) for name in faults}
-        raise RecipeError(
-            [Problem(where[name], f"sample.{name}", fault) for name, fault in faults.items()]
-        )
-    return {**recipe.sample_arguments, **{name: _opened(path) for name, path in pictures.items()}}
+    arguments, problems = dict(recipe.sample_arguments), []
+    for name, path in picture_names(recipe).items():
+        where = recipe.location("sample", name)
+        try:
+            arguments[name] = _opened(path)
+        except UsageError as error:
+            problems.append(Problem(where, f"sample.{name}", str(error)))
+    if problems:
+        raise RecipeError(problems)
+    return arguments
 
 
 def opened(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -41,15 +43,6 @@ def picture_names(recipe: Recipe) -> dict[str, Path]:
     """The arguments of the sample that are pictures, and their files."""
     named = recipe.sample_arguments.items()
     return {name: recipe.folder / value for name, value in named if _names_picture(name, value)}
-
-
-def _fault(path: Path) -> str:
-    """Why a picture cannot be opened; empty if it can."""
-    try:
-        _opened(path)
-    except UsageError as error:
-        return str(error)
-    return ""
 
 
 def _names_picture(name: str, value: object) -> bool:
@@ -94,8 +87,6 @@ def images_of(output: Any) -> np.ndarray[Any, Any] | None:
     pictures = getattr(output, "images", None)
     if pictures is None:
         pictures = getattr(output, "frames", None)
-    if pictures is None:
-        return None
     if isinstance(pictures, list) and pictures and hasattr(pictures[0], "convert"):
         pictures = np.stack([np.asarray(p.convert("RGB")) for p in pictures]) / 255.0
     if not isinstance(pictures, np.ndarray) or pictures.dtype.kind != "f":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from compilekit.base.texts import did_you_mean
 from compilekit.errors import ModelError, Problem, RecipeError
 from compilekit.plan.plan import Plan
 from compilekit.subject.model import Model
@@ -45,9 +45,8 @@ def _unknown(model: Model, key: str) -> str:
     known = {BATCH, *model.parameters} if model.is_pipeline else {BATCH}
     if key in known:
         return ""
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f' Did you mean "{near[0]}"?' if near else ""
     if model.is_pipeline:
+        hint = did_you_mean(key, known)
         return f"{type(model.subject).__name__} takes no such argument.{hint}"
     return f'of a plain module only "{BATCH}" can change'
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,10 +84,10 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     finally:
-        for wanted, seconds in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+        for signal_, seconds in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
             # The group outlives its leader while a compiler runs.
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, wanted)
+                os.killpg(process.pid, signal_)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -95,38 +96,31 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
                     pipe.close()
 
 
+@dataclass
 class _Talk:
     """One request, and all that comes back."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        key: str,
-        python: str,
-        say: Callable[[str], None],
-        note: Callable[[str], None],
-    ) -> None:
-        self._process = process
-        self._key = key
-        self._python = python
-        self._say = say
-        self._note = note
-        self._printed: deque[str] = deque(maxlen=KEPT)
-        self._answers: queue.Queue[bytes | None] = queue.Queue()
+    process: subprocess.Popen[bytes]
+    key: str
+    python: str
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+    printed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+    answers: queue.Queue[bytes | None] = field(default_factory=queue.Queue)
 
     def run(self, request: Mapping[str, Any], time_limit: float | None) -> dict[str, Any]:
         """Send the request, and follow the answers to the last one."""
-        assert self._process.stdout and self._process.stderr  # noqa: S101, PT018 - both are pipes
-        answers = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
-        printed = threading.Thread(target=self._keep, args=(self._process.stderr,), daemon=True)
+        assert self.process.stdout and self.process.stderr  # noqa: S101, PT018 - both are pipes
+        answers = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+        printed = threading.Thread(target=self._keep, args=(self.process.stderr,), daemon=True)
         answers.start()
         printed.start()
         self._send(request)
         end = None if time_limit is None else time.monotonic() + time_limit
         while True:
             try:
-                left = None if end is None else max(0.0, end - time.monotonic())
-                line = self._answers.get(timeout=left)
+                seconds = None if end is None else max(0.0, end - time.monotonic())
+                line = self.answers.get(timeout=seconds)
             except queue.Empty:
                 assert time_limit is not None  # noqa: S101 - else there is no timeout
                 raise self._error(
@@ -137,29 +131,27 @@ class _Talk:
                 printed.join(PATIENCE)
                 code = self._exit_code()
                 raise self._error(_ending(code), code=code)
-            result = self._follow(line)
-            if result is not None:
+            if (result := self._follow(line)) is not None:
                 return result
 
     def _send(self, request: Mapping[str, Any]) -> None:
-        assert self._process.stdin  # noqa: S101 - it is a pipe
+        assert self.process.stdin  # noqa: S101 - it is a pipe
         # The pipe stays open: its end tells the worker that nobody waits for it any more.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
+            self.process.stdin.flush()
 
     def _read(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):
             for line in pipe:
-                self._answers.put(line)
-        self._answers.put(None)
+                self.answers.put(line)
+        self.answers.put(None)
 
     def _keep(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):
             for line in pipe:
-                text = line.decode(errors="replace").rstrip()
-                if text:
-                    self._printed.append(text)
+                if text := line.decode(errors="replace").rstrip():
+                    self.printed.append(text)
                     if live():
                         sys.stderr.write(f"{text}\n")
 
@@ -173,15 +165,15 @@ class _Talk:
             raise self._error(f"answered {shown!r}, which is no answer of a worker") from None
         text = str(answer.get("text", ""))
         if event == "progress":
-            self._say(text)
+            self.say(text)
         elif event == "note":
-            self._note(text)
+            self.note(text)
         elif event == "failed" and answer.get("error"):
             raise from_dict(answer["error"])
         elif event == "failed":
             kind = FAILURES.get(str(answer.get("kind")))
             if kind is not None:
-                raise kind(f"{self._key}: {text}")
+                raise kind(f"{self.key}: {text}")
             trace = str(answer.get("traceback", "")).rstrip()
             raise self._error(f"failed: {text}\n{trace}")
         elif event == "result" and isinstance(answer.get("result"), dict):
@@ -192,15 +184,15 @@ class _Talk:
 
     def _exit_code(self) -> int | None:
         try:
-            return self._process.wait(PATIENCE)
+            return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             return None
 
     def _error(self, what: str, *, code: int | None = None, timed_out: bool = False) -> WorkerError:
-        lines = "\n".join(f"  {line}" for line in self._printed)
+        lines = "\n".join(f"  {line}" for line in self.printed)
         last = f"\nIt printed last:\n{lines}" if lines else ""
-        error = WorkerError(f"{self._key}: the worker ({self._python}) {what}{last}")
-        error.code, error.timed_out, error.printed = code, timed_out, tuple(self._printed)
+        error = WorkerError(f"{self.key}: the worker ({self.python}) {what}{last}")
+        error.code, error.timed_out, error.printed = code, timed_out, tuple(self.printed)
         return error
 
 

@@ -37,8 +37,8 @@ def main() -> None:
         tell("note" if note else "progress", text=text)
 
     if sys.version_info < OLDEST:
-        found = ".".join(map(str, sys.version_info[:3]))
-        tell("failed", kind="machine", text=f"{sys.executable} is Python {found}; 3.10 is needed")
+        version = ".".join(map(str, sys.version_info[:3]))
+        tell("failed", kind="machine", text=f"{sys.executable} is Python {version}; 3.10 is needed")
         return
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_whoever_asked, daemon=True).start()

@@ -25,8 +25,7 @@ def tiny_pipeline(
     dtype: cast to it; float32 otherwise.
     """
     if kind not in _KINDS:
-        message = f'there is no tiny pipeline "{kind}"; the kinds are {", ".join(_KINDS)}'
-        raise UsageError(message)
+        raise UsageError(f'there is no tiny pipeline "{kind}"; the kinds are {", ".join(_KINDS)}')
     pipeline = _seeded(_KINDS[kind], seed)
     for component in pipeline.components.values():
         if hasattr(component, "eval"):
@@ -51,36 +50,20 @@ def _seeded(build: Callable[[], Any], seed: int) -> Any:
         return build()
 
 
-def _sd() -> DiffusionPipeline:
-    from diffusers import StableDiffusionPipeline
+def _sd(kind: str, in_channels: int = LATENTS) -> DiffusionPipeline:
+    import diffusers
 
-    return StableDiffusionPipeline(**_sd_parts())
-
-
-def _sd_img2img() -> DiffusionPipeline:
-    from diffusers import StableDiffusionImg2ImgPipeline
-
-    return StableDiffusionImg2ImgPipeline(**_sd_parts())
-
-
-def _sd_inpaint() -> DiffusionPipeline:
-    from diffusers import StableDiffusionInpaintPipeline
-
-    # The latents, those of the masked image, and the mask: the layout of the inpainting weights.
-    return StableDiffusionInpaintPipeline(**_sd_parts(in_channels=2 * LATENTS + 1))
-
-
-def _sd_parts(in_channels: int = LATENTS) -> dict[str, Any]:
-    return {
-        "unet": parts.unet(in_channels=in_channels),
-        "vae": parts.vae(scaling_factor=0.18215),
-        "text_encoder": parts.clip(),
-        "tokenizer": parts.clip_tokenizer(),
-        "scheduler": _ddim(0.00085, 0.012, "scaled_linear"),
-        "safety_checker": None,
-        "feature_extractor": None,
-        "requires_safety_checker": False,
-    }
+    pipeline: DiffusionPipeline = getattr(diffusers, f"StableDiffusion{kind}")(
+        unet=parts.unet(in_channels=in_channels),
+        vae=parts.vae(scaling_factor=0.18215),
+        text_encoder=parts.clip(),
+        tokenizer=parts.clip_tokenizer(),
+        scheduler=_ddim(0.00085, 0.012, "scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return pipeline
 
 
 def _sdxl() -> DiffusionPipeline:
@@ -108,14 +91,10 @@ def _sdxl() -> DiffusionPipeline:
 
 
 def _sd3() -> DiffusionPipeline:
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        SD3Transformer2DModel,
-        StableDiffusion3Pipeline,
-    )
+    import diffusers
 
-    return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
             sample_size=32,
             in_channels=LATENTS,
             out_channels=LATENTS,
@@ -134,7 +113,7 @@ def _sd3() -> DiffusionPipeline:
         tokenizer=parts.clip_tokenizer(),
         tokenizer_2=parts.clip_tokenizer(),
         tokenizer_3=parts.t5_tokenizer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
 
 
@@ -201,9 +180,10 @@ def _ddim(start: float, end: float, schedule: str) -> Any:
 
 
 _KINDS: dict[str, Callable[[], Any]] = {
-    "sd": _sd,
-    "sd-img2img": _sd_img2img,
-    "sd-inpaint": _sd_inpaint,
+    "sd": lambda: _sd("Pipeline"),
+    "sd-img2img": lambda: _sd("Img2ImgPipeline"),
+    # The latents, those of the masked image, and the mask: the layout of the inpainting weights.
+    "sd-inpaint": lambda: _sd("InpaintPipeline", in_channels=2 * LATENTS + 1),
     "sdxl": _sdxl,
     "sd3": _sd3,
     "flux": _flux,
