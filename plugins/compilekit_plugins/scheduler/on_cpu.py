@@ -69,7 +69,8 @@ def _with_twin(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
         timestep: Any = bound.arguments.get("timestep")
-        shown, twin = getattr(self, "_twins", (None, None))
+        twins: tuple[Any, Any] = getattr(self, "_twins", (None, None))
+        shown, twin = twins
         # Whoever replaces the timesteps goes without.
         if shown is None or self.timesteps is not shown or not _is_of(timestep, shown):
             return method(*bound.args, **bound.kwargs)

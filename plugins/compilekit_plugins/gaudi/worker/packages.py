@@ -118,7 +118,9 @@ def _optimum(release: str, plugin: str) -> Iterator[tuple[bool, str]]:
     if not like:
         yield True, f"{OPTIMUM} {release} is not known here; 1.4 to 1.21 are: {INSTALL}"
     elif plugin and synapse(plugin).split(".")[:2] != like.split("."):
-        fits = [name for name, own in VALIDATED.items() if synapse(plugin).startswith(f"{own}.")]
+        fits = [
+            name for name, stack in VALIDATED.items() if synapse(plugin).startswith(f"{stack}.")
+        ]
         other = f"; {fits[-1]} goes with it" if fits else ""
         text = (
             f"{OPTIMUM} {release} was validated with SynapseAI {like}, and "
