@@ -15,8 +15,9 @@ WORKER = Path(__file__).with_name("worker")
 
 def files(options: Neuron) -> list[str]:
     """The files, folders and hub ids that options name."""
-    adapters = filter(None, (*options.lora, options.ip_adapter))
-    return [*(adapter.source for adapter in adapters), *filter(None, [options.unet])]
+    image = options.ip_adapter.source if options.ip_adapter else ""
+    sources = (*(adapter.source for adapter in options.lora), image, options.unet)
+    return list(filter(None, sources))
 
 
 def ingredients(options: Neuron) -> dict[str, str]:
