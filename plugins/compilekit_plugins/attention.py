@@ -58,14 +58,11 @@ class Attention(ck.Options):
 def _effects(options: Attention, device: Device) -> ck.Effects:
     del device
     # Slices are computed by processors of another class; compiled code sees none of it later.
-    kinds = ["runtime", *(["structure"] if options.slicing else [])]
-    conflicts = ["compiled"] if options.sdpa or options.backend or options.slicing else []
-    gives = []
     if options.slicing:
-        gives = ["sliced_attention"]
         # The processors that slice look for the separate projections.
-        conflicts += ["fused_qkv", "sliced_attention"]
-    return ck.effects(*kinds, gives=gives, conflicts=conflicts)  # type: ignore[arg-type]
+        conflicts = ["compiled", "fused_qkv", "sliced_attention"]
+        return ck.effects("runtime", "structure", gives=["sliced_attention"], conflicts=conflicts)
+    return ck.effects("runtime", conflicts=["compiled"] if options.sdpa or options.backend else [])
 
 
 def _check(options: Attention, device: Device, purpose: Purpose) -> Iterable[str]:
@@ -93,37 +90,34 @@ def describe() -> ck.StepDescription:
 @ck.hookimpl
 def optimize_model(model: Model, options: Attention, context: ck.StepContext) -> ck.StepResult:
     """Set what the options say, on whatever of the components has it."""
-    result = ck.StepResult(matched={}, changed={})
+    import torch
+
     matched: dict[str, list[str]] = {}
     skipped: dict[str, str] = {}
     if options.sdpa:
-        matched["process"] = _choose(options.sdpa)
-        why = "the kernels of scaled dot product attention are a setting of the whole process"
-        result.kept_state = {SETTINGS: why}
+        for kernel, switch in SWITCHES.items():
+            getattr(torch.backends.cuda, switch)(kernel in options.sdpa)
+        matched["process"] = list(options.sdpa)
     for name in context.components:
         module: Any = model.module(name)
-        found = []
+        changes = []
         if options.backend:
-            found += _dispatched(module, options.backend, context.step.key, name)
+            changes += _dispatched(module, options.backend, context.step.key, name)
         if options.slicing and hasattr(module, "set_attention_slice"):
             module.set_attention_slice(options.slicing)
-            found.append(f"slices of {options.slicing}")
-        found += [kind for kind in options.vae if _enabled(module, kind)]
-        if found:
-            matched[name] = found
+            changes.append(f"slices of {options.slicing}")
+        changes += [kind for kind in options.vae if _enabled(module, kind)]
+        if changes:
+            matched[name] = changes
         elif not options.sdpa:
             skipped[name] = f"a {type(module).__name__} has nothing of what is asked"
-    result.matched = result.changed = matched
-    result.skipped = skipped
-    return result
-
-
-def _choose(kernels: tuple[Kernel, ...]) -> list[str]:
-    import torch
-
-    for kernel, switch in SWITCHES.items():
-        getattr(torch.backends.cuda, switch)(kernel in kernels)
-    return list(kernels)
+    why = "the kernels of scaled dot product attention are a setting of the whole process"
+    return ck.StepResult(
+        matched=matched,
+        changed=matched,
+        skipped=skipped,
+        kept_state={SETTINGS: why} if options.sdpa else {},
+    )
 
 
 def _dispatched(module: Any, backend: str, key: str, name: str) -> list[str]:

@@ -39,8 +39,8 @@ def repeated_blocks(module: Any) -> list[str]:
 
 def attention_backend(layer: Any) -> str:
     """The attention kernel that is chosen on a layer's processor."""
-    found = getattr(getattr(layer, "processor", None), "_attention_backend", None)
-    return str(getattr(found, "value", found))
+    backend = getattr(getattr(layer, "processor", None), "_attention_backend", None)
+    return str(getattr(backend, "value", backend))
 
 
 @contextlib.contextmanager
@@ -61,12 +61,12 @@ def also_uncast(module: Any, patterns: tuple[str, ...]) -> Iterator[None]:
     """Add to what the class does not cast: patterns that are passed would replace the defaults."""
     refuse([] if hasattr(module, _SKIPPED) else [f"ModelMixin.{_SKIPPED}"], "diffusers")
     before = getattr(module, _SKIPPED)
-    own = _SKIPPED in vars(module)
+    is_set = _SKIPPED in vars(module)
     setattr(module, _SKIPPED, (*(before or ()), *patterns))
     try:
         yield
     finally:
-        if own:
+        if is_set:
             setattr(module, _SKIPPED, before)
         else:
             delattr(module, _SKIPPED)

@@ -20,12 +20,17 @@ def is_other(python: str) -> bool:
     return Path(python).resolve() != Path(sys.executable).resolve()
 
 
-def lacking(what: str, variable: str, advice: str) -> str:
+def lacking(packages: str, variable: str, advice: str) -> str:
     """Say what this interpreter lacks, and name the one that has it or how to get it."""
     python = python_of("", variable)
     if is_other(python):
         advice = f"{variable} names {python}: load it with that interpreter"
-    return f"{sys.executable} lacks {what}: {advice}"
+    return f"{sys.executable} lacks {packages}: {advice}"
+
+
+def row(name: str, value: str, advice: str) -> tuple[str, str, str, str]:
+    """A row for `compilekit doctor`; the advice is for whoever lacks it."""
+    return (name, "ok", value, "") if value else (name, "absent", "", advice)
 
 
 def answer(

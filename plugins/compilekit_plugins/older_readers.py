@@ -29,7 +29,7 @@ def _words(path: Path) -> None:
     model = json.loads(path.read_text(encoding="utf-8"))["model"]
     if model.get("type") != "BPE":
         return
-    merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     text = "\n".join(["#version: 0.2", *merges, ""])
     (path.parent / "merges.txt").write_text(text, encoding="utf-8")
     vocabulary = json.dumps(model["vocab"], ensure_ascii=False)

@@ -49,7 +49,6 @@ def describe() -> ck.StepDescription:
 @ck.hookimpl
 def optimize_model(model: Model, context: ck.StepContext) -> ck.StepResult:
     """Fuse, and free the layers that were fused."""
-    result = ck.StepResult(matched={}, changed={})
     matched, skipped = {}, {}
     for component in context.components:
         module: Any = model.module(component)
@@ -67,9 +66,7 @@ def optimize_model(model: Model, context: ck.StepContext) -> ck.StepResult:
             raise ck.StepError(f"{context.step.key}: {component}: {error}") from error
         matched[component] = [name for name, layer in _fused(module) if _free(layer)]
         module.unfuse_qkv_projections = _cannot_undo
-    result.matched = result.changed = matched
-    result.skipped = skipped
-    return result
+    return ck.StepResult(matched=matched, changed=matched, skipped=skipped)
 
 
 def _fused(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -80,15 +77,11 @@ def _fused(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _free(attention: nn.Module) -> bool:
     """Drop the layers that a fused one stands in for; whether there were any."""
-    freed = False
-    for fused, parts in FUSED_FROM.items():
-        if getattr(attention, fused, None) is None:
-            continue
-        for part in parts:
-            if getattr(attention, part, None) is not None:
-                delattr(attention, part)
-                freed = True
-    return freed
+    fused = [parts for name, parts in FUSED_FROM.items() if getattr(attention, name, None)]
+    freed = {part for parts in fused for part in parts if getattr(attention, part, None)}
+    for part in freed:
+        delattr(attention, part)
+    return bool(freed)
 
 
 def _cannot_undo() -> NoReturn:

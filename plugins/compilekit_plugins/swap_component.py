@@ -64,8 +64,8 @@ def optimize_model(model: Model, options: SwapComponent, context: ck.StepContext
     if faults:
         raise ck.StepError(f"{key}: {name} of {options.source} does not fit: {'; '.join(faults)}")
     model.subject.register_modules(**{name: new})
-    said = {name: [f"{type(new).__name__} of {options.source}"]}
-    return ck.StepResult(matched=said, changed=said)
+    swapped = {name: [f"{type(new).__name__} of {options.source}"]}
+    return ck.StepResult(matched=swapped, changed=swapped)
 
 
 def _loaded(old: Any, options: SwapComponent, where: str) -> Any:
@@ -76,9 +76,9 @@ def _loaded(old: Any, options: SwapComponent, where: str) -> Any:
         raise ck.StepError(f"{where}: a {kind.__name__} cannot be loaded from a folder")
     dtype = old.dtype if options.dtype is None else getattr(torch, options.dtype)
     place = {"subfolder": options.subfolder, "revision": options.revision}
-    given = {name: value for name, value in place.items() if value}
+    place = {name: value for name, value in place.items() if value}
     try:
-        new = kind.from_pretrained(options.source, torch_dtype=dtype, **given)
+        new = kind.from_pretrained(options.source, torch_dtype=dtype, **place)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ck.StepError(f"{where}: {options.source} cannot be loaded: {first}") from error
@@ -87,10 +87,10 @@ def _loaded(old: Any, options: SwapComponent, where: str) -> Any:
 
 def _misfits(old: Any, new: Any) -> Iterator[str]:
     for setting in FITS:
-        before, after = (getattr(each.config, setting, None) for each in (old, new))
+        before, after = (getattr(part.config, setting, None) for part in (old, new))
         if before != after:
             yield f"{setting} is {after}, and must be {before}"
     # How much smaller than the picture the latents are.
-    depths = [len(getattr(each.config, "block_out_channels", ())) for each in (old, new)]
+    depths = [len(getattr(part.config, "block_out_channels", ())) for part in (old, new)]
     if hasattr(old, "decode") and depths[0] != depths[1]:
         yield f"it has {depths[1]} levels, and must have {depths[0]}"

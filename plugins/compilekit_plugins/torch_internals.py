@@ -41,10 +41,10 @@ def runner_class(kind: str, *methods: str) -> Any:
     import torch
 
     name = f"AOTIModelContainerRunner{kind.capitalize()}"
-    found = getattr(getattr(torch._C, "_aoti", None), name, None)
-    if found is not None:
-        refuse([f"{name}.{method}" for method in methods if not hasattr(found, method)])
-    return found
+    runner = getattr(getattr(torch._C, "_aoti", None), name, None)
+    if runner is not None:
+        refuse([f"{name}.{method}" for method in methods if not hasattr(runner, method)])
+    return runner
 
 
 def dynamo_config() -> Any:

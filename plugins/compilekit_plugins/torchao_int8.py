@@ -16,7 +16,6 @@ from compilekit_plugins.torchao import CUDA_ROWS, Torchao, effects_of
 
 if TYPE_CHECKING:
     from compilekit.model import Model
-    from compilekit.steps import Device
 
 
 class TorchaoInt8(ck.Options):
@@ -38,17 +37,13 @@ def _spelt_out(options: TorchaoInt8) -> Torchao:
     return Torchao(config="int8_dynamic", **options.model_dump())
 
 
-def _effects(options: TorchaoInt8, device: Device) -> ck.Effects:
-    return effects_of(_spelt_out(options), device)
-
-
 @ck.hookimpl
 def describe() -> ck.StepDescription:
     """Say what the step is."""
     return ck.StepDescription(
         help="Quantise linear layers to dynamic int8 with torchao.",
         options=TorchaoInt8,
-        effects=_effects,
+        effects=lambda options, device: effects_of(_spelt_out(options), device),
         targets=frozenset({"cpu", "cuda"}),
         packages=("torchao",),
         extra="compilekit[torchao]",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import compilekit as ck
 from compilekit_plugins.gaudi import machine
 from compilekit_plugins.gaudi.options import Gaudi, objections
-from compilekit_plugins.gaudi.worker import config
+from compilekit_plugins.gaudi.worker import config, packages
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -24,9 +24,8 @@ def _effects(options: Gaudi, device: Device) -> ck.Effects:
     del device
     # Bundles hold a folder that stock diffusers reads, and so do optimum's pipelines.
     # What optimum-habana captures cannot be seen on the components; of some it replaces attention.
-    changes: tuple[Change, ...] = ("compiled",)
-    if options.engine == "optimum":
-        changes = ("runtime", "structure")
+    is_optimum = options.engine == "optimum"
+    changes: tuple[Change, ...] = ("runtime", "structure") if is_optimum else ("compiled",)
     return ck.effects(
         *changes,
         needs=["stock_state_dict"],
@@ -59,7 +58,7 @@ def describe() -> ck.StepDescription:
         exports=True,
         reads=_reads,
         whole=ck.Whole(
-            fingerprint=machine.fingerprint,
+            fingerprint=packages.stamps,
             missing=machine.missing,
             ingredients=machine.ingredients,
             preflight=("host",),

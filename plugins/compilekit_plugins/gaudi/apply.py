@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 def native(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepResult:
     """Stock diffusers: put graphs in the places of entry points, and warm them up."""
     running = machine.told(lambda: Native(model, options, context.step.key), context.step.key)
-    named = [name for name in context.step.components if name != "*"]
-    running.install(context.components, named)
+    running.install(context.components, context.step.components)
     running.warm_up(context.calls, context.run, context.progress)
     captured = running.captured()
     return ck.StepResult(
         matched=captured,
         changed=captured,
-        skipped={name: f"runs as it is: {why}" for name, why in running.left().items()},
-        details={"environment": machine.kept()},
+        skipped={name: f"runs as it is: {why}" for name, why in running.eager().items()},
+        details={"environment": dict(machine.VARIABLES)},
         late_details=running.report,
     )
 
@@ -38,36 +37,34 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
     if not model.is_pipeline:
         raise ck.StepError(f"{key}: optimum-habana has pipelines, and nothing for a plain module")
     kind = type(model.subject).__name__
-    said = options.model_dump(mode="json")
-    patched, processors = _forwards(), _processors(model)
-    model.subject = machine.told(lambda: vendor.gaudi_pipeline(model.subject, kind, said), key)
-    calls = context.calls
-    for number, call in enumerate(calls, 1):
-        context.progress(f"warming up {number} of {len(calls)}")
+    values = options.model_dump(mode="json")
+    forwards, processors = _forwards(), _processors(model)
+    model.subject = machine.told(lambda: vendor.gaudi_pipeline(model.subject, kind, values), key)
+    for number, call in enumerate(context.calls, 1):
+        context.progress(f"warming up {number} of {len(context.calls)}")
         context.run(call)
     guard = watched(model.subject, key, options.recompiles)
-
-    def late() -> dict[str, object]:
-        return {**vendor.report(model.subject), "compiled_after_warm_up": guard.again}
-
     names = {name: [type(module).__name__] for name, module in model.modules.items()}
-    now = _processors(model)
     replaced: dict[str, list[str]] = {}
-    for path, processor in now.items():
+    for path, processor in _processors(model).items():
         if processors.get(path) is not processor:
             replaced.setdefault(path.partition(".")[0], []).append(path)
-    changed = [name for name, before in patched.items() if _forwards()[name] is not before]
     return ck.StepResult(
         matched=names,
         changed=replaced,
         details={
             "class": type(model.subject).__name__,
             "scheduler": type(model.subject.scheduler).__name__,
-            "environment": machine.kept(),
+            "environment": dict(machine.VARIABLES),
             # For good, and for every pipeline of this process.
-            "replaced_in_diffusers": [f"{name}.forward" for name in changed],
+            "replaced_in_diffusers": [
+                name for name, forward in _forwards().items() if forward is not forwards[name]
+            ],
         },
-        late_details=late,
+        late_details=lambda: {
+            **vendor.report(model.subject),
+            "compiled_after_warm_up": guard.again,
+        },
         not_savable=dict.fromkeys(names, "made a pipeline of optimum-habana out of it"),
     )
 
@@ -87,4 +84,4 @@ def _forwards() -> dict[str, Any]:
     import diffusers
 
     owners = (diffusers.UNet2DConditionModel, diffusers.UNet2DModel)
-    return {owner.__name__: owner.forward for owner in owners}
+    return {f"{owner.__name__}.forward": owner.forward for owner in owners}

@@ -14,6 +14,7 @@ from compilekit_plugins.gaudi import machine
 from compilekit_plugins.gaudi.guard import watched
 from compilekit_plugins.gaudi.stage import request_of
 from compilekit_plugins.gaudi.worker import config, driver, environment, packages, recipes
+from compilekit_plugins.gaudi.worker.job import running_of
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -69,9 +70,11 @@ def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
     if is_fresh and cache is not None:
         recipes.spread(part.folder, cache)
     before = driver.compilations()
-    running = machine.told(lambda: _running(part, options, key), key)
+    kind, dtypes = part.pipeline or part.details["class"], part.details["dtypes"]
+    values = options.model_dump(mode="json")
+    running = machine.told(lambda: running_of(part.folder, kind, values, dtypes, key), key)
     calls, seed = recipes.calls(part.folder)
-    machine.told(lambda: running.warm_up(calls, seed, _silent), key)
+    machine.told(lambda: running.warm_up(calls, seed, lambda _: None), key)
     after = driver.compilations()
     if is_fresh and before is not None and after is not None and after > before:
         _act(
@@ -84,32 +87,16 @@ def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
     return running.subject
 
 
-def _silent(_: str) -> None:
-    """Nothing is shown while a bundle is loaded."""
-
-
-def _running(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
-    said = options.model_dump(mode="json")
-    if options.engine == "optimum":
-        from compilekit_plugins.gaudi.worker.optimum import Running as Optimum
-
-        kind = part.pipeline or part.details["class"]
-        return Optimum(part.folder, kind, said, part.details["dtypes"])
-    from compilekit_plugins.gaudi.running import Running
-
-    return Running(part.folder, said, part.details["dtypes"], key)
-
-
 def _compare(part: ck.StoredPart, options: Gaudi) -> bool:
     """Whether the recipes are for the stack that is here; if not, what the recipe says is done."""
-    built, here = part.details["stamps"], packages.stamps()
+    built, present = part.details["stamps"], packages.stamps()
     lines = [
-        f"\n  {NAMES[name]}: built with {built.get(name) or 'none'}, here {here[name] or 'none'}"
+        f"\n  {NAMES[name]}: built with {built.get(name) or 'none'}, here {present[name] or 'none'}"
         for name in NAMES
-        if built.get(name) != here[name]
+        if built.get(name) != present[name]
     ]
-    kept = json.loads((part.folder / config.NAME).read_text(encoding="utf-8"))
-    if kept != config.read(options.gaudi_config):
+    settings = json.loads((part.folder / config.NAME).read_text(encoding="utf-8"))
+    if settings != config.read(options.gaudi_config):
         lines.append(f"\n  the Gaudi configuration {options.gaudi_config}: it is another by now")
     if lines:
         _act(options, f"{part.folder}: its recipes are for another stack:{''.join(lines)}")

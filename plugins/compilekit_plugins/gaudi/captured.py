@@ -12,7 +12,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -36,20 +36,11 @@ from compilekit_plugins.gaudi.weights import Watch
 pytree = torch_internals.pytree()
 
 
-class Ready(Protocol):
-    """What answers one kind of call: a graph, or compiled code."""
+Ready = Callable[[Sequence[Any]], Any]
+"""Answers one kind of call: a graph, or compiled code. Nothing of an answer is written to again."""
 
-    def __call__(self, leaves: Sequence[Any]) -> Any:
-        """Answer a call; nothing of the answer is written to again."""
-
-
-class Maker(Protocol):
-    """Makes what answers one kind of call."""
-
-    def __call__(
-        self, function: Callable[..., Any], leaves: Sequence[Any], structure: Any, where: str
-    ) -> Ready:
-        """Capture or compile."""
+Maker = Callable[[Callable[..., Any], Sequence[Any], Any, str], Ready]
+"""Captures or compiles: a function, the leaves and structure of its arguments, and its title."""
 
 
 @dataclass
@@ -65,9 +56,8 @@ class Counts:
 
     def to_dict(self) -> dict[str, Any]:
         """What is not nothing; captures and replays always."""
-        rest = {n: getattr(self, n) for n in ("padded", "dropped", "renewed") if getattr(self, n)}
-        eager = {"eager": dict(self.eager)} if self.eager else {}
-        return {"captures": self.captures, "replays": self.replays, **rest, **eager}
+        counts = {**vars(self), "eager": dict(self.eager)}
+        return {n: count for n, count in counts.items() if count or n in ("captures", "replays")}
 
 
 class Inside(threading.local):
@@ -85,45 +75,41 @@ class Inside(threading.local):
             self.now = False
 
 
+@dataclass(eq=False, repr=False)
 class Captured:
-    """Stands in an entry point's place."""
+    """Stands in an entry point's place.
 
-    def __init__(
-        self,
-        entry: EntryPoint,
-        options: Gaudi,
-        make: Maker,
-        guard: Guard,
-        inside: Inside,
-        around: Callable[[], contextlib.AbstractContextManager[Any]],
-        *,
-        named: bool,
-    ) -> None:
-        self._name = entry.name
-        self._title = f"{guard.key}: {entry.name}"
-        self._python = entry.function
-        self._options = options
-        self._make = make
-        self._guard = guard
-        self._inside = inside
-        self._around = around
-        self._named = named
-        self._watch = Watch(entry.owner)
+    around: in what each call runs.
+    named: whether it must be captured, and may not run as it is.
+    """
+
+    entry: EntryPoint
+    options: Gaudi
+    make: Maker
+    guard: Guard
+    inside: Inside
+    around: Callable[[], contextlib.AbstractContextManager[Any]]
+    named: bool
+
+    def __post_init__(self) -> None:
+        self._title = f"{self.guard.key}: {self.entry.name}"
+        self._python = self.entry.function
+        self._watch = Watch(self.entry.owner)
         self._ready: OrderedDict[Key, Ready] = OrderedDict()
         self._covered: set[Key] = set()
-        self._left: dict[Key, str] = {}
+        self._uncaptured: dict[Key, str] = {}
         self._lock = threading.RLock()
         self.counts = Counts()
         functools.update_wrapper(self, self._python)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a call as the entry point would."""
-        if self._inside.now:
+        if self.inside.now:
             return self._python(*args, **kwargs)
-        with self._lock, self._inside.entered(), self._around():
-            self._guard.start()
+        with self._lock, self.inside.entered(), self.around():
+            self.guard.start()
             result = self._answer(args, kwargs)
-            self._guard.check(self._name)
+            self.guard.check(self.entry.name)
             return result
 
     def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -135,18 +121,21 @@ class Captured:
         if torch.is_grad_enabled():
             return self._eagerly("gradients are on", args, kwargs)
         self._renew()
-        is_new = key not in self._covered
-        if is_new and self._guard.is_sealed and self._options.outside != "capture":
+        is_late = self.guard.is_sealed and key not in self._covered
+        if is_late and self.options.outside != "capture":
             return self._outside(key, leaves, structure)
         return self._covering(key, leaves, structure)
 
     def _covering(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
         """Answer a call of a kind that is, or is to be, covered."""
-        if key in self._left:
+        if key in self._uncaptured:
             args, kwargs = pytree.tree_unflatten(list(leaves), structure)
-            return self._eagerly(self._left[key], args, kwargs)
+            return self._eagerly(self._uncaptured[key], args, kwargs)
         if key in self._ready:
-            return self._replay(key, leaves)
+            self._ready.move_to_end(key)
+            result = self._ready[key](leaves)
+            self.counts.replays += 1
+            return result
         return self._first(key, leaves, structure)
 
     def _eagerly(self, why: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -158,39 +147,31 @@ class Captured:
         if self._watch.changed():
             self.counts.renewed += len(self._ready)
             self._ready.clear()
-            self._left.clear()
-
-    def _replay(self, key: Key, leaves: Sequence[Any]) -> Any:
-        self._ready.move_to_end(key)
-        result = self._ready[key](leaves)
-        self.counts.replays += 1
-        return result
+            self._uncaptured.clear()
 
     def _outside(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
         """A call of a kind that was not warmed up."""
-        found = padding(key, self._covered) if self._options.outside == "round" else None
-        if found is not None:
-            return self._padded(found, leaves, structure)
+        how = "say `outside: round` or `outside: capture`"
+        if self.options.outside == "round":
+            fit = padding(key, self._covered)
+            if fit is not None:
+                return self._padded(fit, leaves, structure)
+            how = "no batch of that size was warmed up"
         covered = "; ".join(map(str, self._covered)) or "none"
-        how = (
-            "no batch of that size was warmed up"
-            if self._options.outside == "round"
-            else "say `outside: round` or `outside: capture`"
-        )
         raise ck.UncoveredCallError(
             f"{self._title}: called with {key}{difference(key, self._covered)}, which was "
             f"not warmed up; covered are {covered}. "
             f"Name its size in `shapes:`; {how}"
         )
 
-    def _padded(self, found: Padding, leaves: Sequence[Any], structure: Any) -> Any:
+    def _padded(self, fit: Padding, leaves: Sequence[Any], structure: Any) -> Any:
         """Answer by calls of a batch that was warmed up, the last one filled with copies."""
         results = []
-        for piece, real in pieces(leaves, found):
-            made, shape = pytree.tree_flatten(self._covering(found.key, piece, structure))
-            self.counts.padded += found.into - real
-            results.append([_cut(each, found.into, real) for each in made])
-        joined = [_joined(column, found.rows) for column in zip(*results, strict=True)]
+        for piece, real in pieces(leaves, fit):
+            values, shape = pytree.tree_flatten(self._covering(fit.key, piece, structure))
+            self.counts.padded += fit.into - real
+            results.append([_cut(value, fit.into, real) for value in values])
+        joined = [_joined(column, fit.rows) for column in zip(*results, strict=True)]
         return pytree.tree_unflatten(joined, shape)
 
     def _first(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
@@ -201,23 +182,23 @@ class Captured:
         why = probe.why or _uncloneable(result)
         self._covered.add(key)
         if why:
-            if self._named:
+            if self.named:
                 raise ck.StepError(f"{self._title} cannot be captured: {why}")
-            self._left[key] = why
+            self._uncaptured[key] = why
             self.counts.eager[why] += 1
             return result
         self._make_room()
-        self._ready[key] = self._make(self._python, leaves, structure, self._title)
+        self._ready[key] = self.make(self._python, leaves, structure, self._title)
         self.counts.captures += 1
-        self._guard.start()  # this one was asked for
+        self.guard.start()  # this one was asked for
         return result
 
     def _make_room(self) -> None:
-        if len(self._ready) < self._options.max_graphs:
+        if len(self._ready) < self.options.max_graphs:
             return
-        if not self._guard.is_sealed:
+        if not self.guard.is_sealed:
             raise ck.StepError(
-                f"{self._title}: the warm-up needs more than max_graphs={self._options.max_graphs} "
+                f"{self._title}: the warm-up needs more than max_graphs={self.options.max_graphs} "
                 "graphs: raise it, or name fewer `shapes:`"
             )
         self._ready.popitem(last=False)
@@ -233,7 +214,7 @@ def _joined(column: Sequence[Any], rows: int) -> Any:
     first = column[0]
     if not isinstance(first, torch.Tensor) or not first.dim():
         return first
-    return torch.cat(list(column)) if sum(each.shape[0] for each in column) == rows else first
+    return torch.cat(list(column)) if sum(part.shape[0] for part in column) == rows else first
 
 
 def _uncloneable(result: Any) -> str:

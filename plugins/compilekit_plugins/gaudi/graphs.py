@@ -28,8 +28,8 @@ class Graph:
         hpu = driver.hpu()
         self._stream = hpu.Stream()
         self._graph = hpu.HPUGraph()
-        self._held = [_copied(leaf) for leaf in leaves]
-        args, kwargs = pytree.tree_unflatten(list(self._held), structure)
+        self._inputs = [_copied(leaf) for leaf in leaves]
+        args, kwargs = pytree.tree_unflatten(list(self._inputs), structure)
         with hpu.stream(self._stream):
             self._graph.capture_begin()
             try:
@@ -54,14 +54,14 @@ class Graph:
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Replay it for other tensors."""
         with driver.hpu().stream(self._stream):
-            copy_into(self._held, leaves)
+            copy_into(self._inputs, leaves)
             self._graph.replay()
             return pytree.tree_map(_copied, self._outputs)
 
 
-def copy_into(held: Sequence[Any], leaves: Sequence[Any]) -> None:
+def copy_into(inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
     """Write the tensors of a call over those that the graph reads."""
-    for old, new in zip(held, leaves, strict=True):
+    for old, new in zip(inputs, leaves, strict=True):
         if isinstance(old, torch.Tensor):
             old.copy_(new)
 

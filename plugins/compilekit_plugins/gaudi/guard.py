@@ -15,6 +15,8 @@ class Guard:
     """Compares the driver's count of compilations before and after each call.
 
     Only calls count: other work of the process, another pipeline say, may compile what it likes.
+
+    is_sealed: whether the warm-up is over.
     """
 
     def __init__(self, key: str, policy: Literal["error", "warn", "allow"]) -> None:
@@ -23,10 +25,6 @@ class Guard:
         self._before: int | None = None
         self.is_sealed = False
         self.again = 0
-
-    def seal(self) -> None:
-        """The warm-up is over."""
-        self.is_sealed = True
 
     def start(self) -> None:
         """A call begins; or something was compiled in it that was asked for."""
@@ -53,7 +51,7 @@ class Guard:
 def watched(subject: Any, key: str, policy: Literal["error", "warn", "allow"]) -> Guard:
     """Let the calls of a warmed up pipeline of optimum-habana's be looked at; gives the guard."""
     guard = Guard(key, policy)
-    guard.seal()
+    guard.is_sealed = True
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:

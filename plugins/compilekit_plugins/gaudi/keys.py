@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -90,11 +90,11 @@ class Padding(NamedTuple):
 
 def padding(key: Key, known: Iterable[Key]) -> Padding | None:
     """The smallest batch that holds a call, or the largest, to be filled several times."""
-    fits = [found for other in known if (found := _padding(key, other)) is not None]
-    wide = [each for each in fits if each.into >= each.rows]
+    fits = [fit for other in known if (fit := _padding(key, other)) is not None]
+    wide = [fit for fit in fits if fit.into >= fit.rows]
     if wide:
-        return min(wide, key=lambda each: each.into)
-    return max(fits, key=lambda each: each.into, default=None)
+        return min(wide, key=lambda fit: fit.into)
+    return max(fits, key=lambda fit: fit.into, default=None)
 
 
 def _padding(key: Key, other: Key) -> Padding | None:
@@ -102,33 +102,33 @@ def _padding(key: Key, other: Key) -> Padding | None:
     if not same or len(key.leaves) != len(other.leaves):
         return None
     pairs = set()
-    for one, two in zip(key.leaves, other.leaves, strict=True):
-        if one == two:
+    for leaf, like in zip(key.leaves, other.leaves, strict=True):
+        if leaf == like:
             continue
-        if not (isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape and two.shape):
+        if not (
+            isinstance(leaf, Tensor) and isinstance(like, Tensor) and leaf.shape and like.shape
+        ):
             return None
-        if (one.dtype, one.device, one.shape[1:]) != (two.dtype, two.device, two.shape[1:]):
+        if leaf._replace(shape=leaf.shape[1:]) != like._replace(shape=like.shape[1:]):
             return None
-        pairs.add((one.shape[0], two.shape[0]))
+        pairs.add((leaf.shape[0], like.shape[0]))
     # Rows of one call go together: all of its tensors have the same number of them.
     return Padding(other, *pairs.pop()) if len(pairs) == 1 else None
 
 
-def pieces(leaves: Sequence[Any], found: Padding) -> list[tuple[list[Any], int]]:
+def pieces(leaves: Sequence[Any], fit: Padding) -> Iterator[tuple[list[Any], int]]:
     """The calls of the other kind that do a call's work, and how many rows of each are real."""
-    made = []
-    for start in range(0, found.rows, found.into):
-        real = min(found.into, found.rows - start)
+    for start in range(0, fit.rows, fit.into):
+        real = min(fit.into, fit.rows - start)
         piece = [
-            _rows(leaf, start, real, found.into) if _varies(leaf, wanted) else leaf
-            for leaf, wanted in zip(leaves, found.key.leaves, strict=True)
+            _rows(leaf, start, real, fit.into) if _varies(leaf, like) else leaf
+            for leaf, like in zip(leaves, fit.key.leaves, strict=True)
         ]
-        made.append((piece, real))
-    return made
+        yield piece, real
 
 
-def _varies(leaf: Any, wanted: Tensor | Value) -> bool:
-    return isinstance(wanted, Tensor) and tuple(leaf.shape) != wanted.shape
+def _varies(leaf: Any, like: Tensor | Value) -> bool:
+    return isinstance(like, Tensor) and tuple(leaf.shape) != like.shape
 
 
 def _rows(tensor: torch.Tensor, start: int, real: int, into: int) -> torch.Tensor:

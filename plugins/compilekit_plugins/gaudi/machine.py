@@ -25,7 +25,8 @@ PYTHON = "COMPILEKIT_GAUDI_PYTHON"
 STAMPS = ("synapse", "hpu_driver", "hpu_plugin", "hpu_torch", "hpu", "torch")
 
 T = TypeVar("T")
-_set: dict[str, str] = {}
+VARIABLES: dict[str, str] = {}
+"""What stays set in this process, by the names that reports use."""
 
 
 def python_of(named: str) -> str:
@@ -44,33 +45,32 @@ def told(function: Callable[[], T], key: str = "") -> T:
         raise ck.StepError(f"{at}{error}") from error
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def folder() -> Path:
     """A folder of this process, on the local disk, for op lists and recipes."""
-    made = Path(tempfile.mkdtemp(prefix="compilekit-gaudi-"))
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return made
+    path = Path(tempfile.mkdtemp(prefix="compilekit-gaudi-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def prepare(options: Gaudi, purpose: Purpose) -> None:
     """Set what the driver package reads, and import it. Builds do that in their worker."""
-    if purpose == "build":
-        return
-    told(lambda: _prepare(options, purpose))
+    if purpose != "build":
+        told(lambda: _prepare(options, purpose))
 
 
 def _prepare(options: Gaudi, purpose: Purpose) -> None:
-    found = list(packages.findings(options.engine))
-    for is_grave, text in found:
-        if not is_grave:
+    grave = []
+    for is_grave, text in packages.findings(options.engine):
+        if is_grave:
+            grave.append(text)
+        else:
             warnings.warn(text, stacklevel=2)
-    grave = [text for is_grave, text in found if is_grave]
     if grave:
         raise MachineFault("; ".join(grave))
     size = options.cache_size if purpose == "load" else 0
     variables = environment.wanted(options.mode, config.read(options.gaudi_config), folder(), size)
-    before = environment.set_up(variables)
-    _set.update({name: variables[name] for name in before})
+    VARIABLES.update({name: variables[name] for name in environment.set_up(variables)})
 
 
 def move(pipeline: Any) -> None:
@@ -88,16 +88,6 @@ def wait() -> None:
     hpu = getattr(torch, "hpu", None)
     if hpu is not None and hpu.is_available():
         hpu.synchronize()
-
-
-def kept() -> dict[str, str]:
-    """The variables that stay set in this process, by the names that reports use."""
-    return dict(_set)
-
-
-def fingerprint() -> dict[str, str]:
-    """What recipes depend on here."""
-    return packages.stamps()
 
 
 def missing() -> str:
@@ -125,16 +115,14 @@ def ingredients(options: Gaudi) -> dict[str, str] | None:
 def doctor() -> Iterator[tuple[str, str, str, str]]:
     """What is here of the stack, and how to get the rest."""
     kind, driver = packages.device()
-    where = "" if kind else "hl-smi, of Intel's driver, shows none"
-    yield "device", "ok" if kind else "absent", " ".join(filter(None, [kind, driver])), where
-    plugin = packages.version(packages.PLUGIN)
-    advice = "" if plugin else packages.CONTAINER
-    yield packages.PLUGIN, "ok" if plugin else "absent", plugin, advice
-    release = packages.version(packages.OPTIMUM)
-    advice = "" if release else f"for `engine: optimum` alone: {packages.INSTALL}"
-    yield packages.OPTIMUM, "ok" if release else "absent", release, advice
-    engine = "optimum" if release else "native"
-    lacks = (packages.PLUGIN, "no Gaudi device", packages.OPTIMUM)
-    for _, text in packages.findings(engine):
-        if not text.startswith(tuple(f"{name} is not" for name in lacks) + lacks[1:2]):
+    where = "hl-smi, of Intel's driver, shows none"
+    yield elsewhere.row("device", kind and f"{kind} {driver}".rstrip(), where)
+    plugin, release = map(packages.version, (packages.PLUGIN, packages.OPTIMUM))
+    yield elsewhere.row(packages.PLUGIN, plugin, packages.CONTAINER)
+    advice = f"for `engine: optimum` alone: {packages.INSTALL}"
+    yield elsewhere.row(packages.OPTIMUM, release, advice)
+    # The rows above say what is absent.
+    absent = (f"{packages.PLUGIN} is not installed", "no Gaudi device")
+    for _, text in packages.findings("optimum" if release else "native"):
+        if not text.startswith(absent):
             yield "versions", "absent", "", text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from compilekit.model import EntryPoint, Model
+from compilekit.model import Model
 from compilekit_plugins.gaudi.captured import Captured, Inside
 from compilekit_plugins.gaudi.graphs import Compiled, Graph
 from compilekit_plugins.gaudi.guard import Guard
@@ -34,28 +35,21 @@ class Native:
 
         named: those that must be captured; of others that cannot be it is only said.
         """
-        wanted = {*named, *self._model.denoisers}
+        must = {*named, *self._model.denoisers}
         make = Graph if self._options.mode == "graphs" else Compiled
-        for name in components:
-            for entry in self._model.entry_points(name):
-                if entry.name not in self.entries:
-                    self._put(entry, make, named=entry.name in wanted)
+        for entry in itertools.chain.from_iterable(map(self._model.entry_points, components)):
+            if entry.name not in self.entries:
+                is_named = entry.name in must
+                self.entries[entry.name] = Captured(
+                    entry, self._options, make, self.guard, self._inside, self._around, is_named
+                )
+                entry.replace(self.entries[entry.name])
 
-    def _put(self, entry: EntryPoint, make: Any, *, named: bool) -> None:
-        stand_in = Captured(
-            entry, self._options, make, self.guard, self._inside, self._around, named=named
-        )
-        entry.replace(stand_in)
-        self.entries[entry.name] = stand_in
-
-    @contextlib.contextmanager
-    def _around(self) -> Iterator[None]:
+    def _around(self) -> contextlib.AbstractContextManager[Any]:
         """Mixed precision, where the Gaudi configuration says so."""
-        if not self._autocast:
-            yield
-            return
-        with torch.autocast("hpu", dtype=torch.bfloat16):
-            yield
+        if self._autocast:
+            return torch.autocast("hpu", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
 
     def warm_up(
         self,
@@ -67,34 +61,31 @@ class Native:
         for number, call in enumerate(calls, 1):
             say(f"warming up {number} of {len(calls)}: {shown(call)}")
             run(call)
-        self.guard.seal()
-
-    def used(self) -> dict[str, dict[str, Any]]:
-        """What the entry points did that were called."""
-        found = {name: each.counts.to_dict() for name, each in self.entries.items()}
-        return {name: said for name, said in found.items() if any(said.values())}
+        self.guard.is_sealed = True
 
     def captured(self) -> dict[str, list[str]]:
         """The entry points that have graphs, by component."""
-        found: dict[str, list[str]] = {}
-        for name, each in self.entries.items():
-            if each.counts.captures:
-                found.setdefault(name.partition(".")[0], []).append(name)
-        return found
+        names: dict[str, list[str]] = {}
+        for name, entry in self.entries.items():
+            if entry.counts.captures:
+                names.setdefault(name.partition(".")[0], []).append(name)
+        return names
 
-    def left(self) -> dict[str, str]:
+    def eager(self) -> dict[str, str]:
         """The entry points that run as they are, and why."""
         return {
-            name: "; ".join(each.counts.eager)
-            for name, each in self.entries.items()
-            if each.counts.eager
+            name: "; ".join(entry.counts.eager)
+            for name, entry in self.entries.items()
+            if entry.counts.eager
         }
 
     def report(self) -> dict[str, object]:
         """For the step's row."""
+        counts = {name: entry.counts.to_dict() for name, entry in self.entries.items()}
         cache = driver.cache_counts()
         return {
-            "graphs": self.used(),
+            # Those that were called at all.
+            "graphs": {name: count for name, count in counts.items() if any(count.values())},
             "graph_compilations": driver.compilations(),
             "compiled_after_warm_up": self.guard.again,
             **({"recipe_cache": cache} if cache else {}),

@@ -57,18 +57,18 @@ class Gaudi(ck.Options):
 def objections(options: Gaudi, device: Device, purpose: Purpose) -> Iterator[str]:
     """Why these options make no sense."""
     del device
-    said = options.model_fields_set
+    named = options.model_fields_set
     if options.engine == "optimum":
         if options.mode == "compile":
             yield "mode: optimum-habana has no torch.compile; `engine: native` has"
-        for name in sorted(said.intersection(NATIVE_ONLY)):
+        for name in sorted(named.intersection(NATIVE_ONLY)):
             yield f"{name}: optimum-habana captures by itself, so it means nothing there"
         if purpose == "apply" and options.python:
             yield "python: only a build runs elsewhere; start that interpreter for `apply`"
     else:
-        for name in sorted(said.intersection(OPTIMUM_ONLY)):
+        for name in sorted(named.intersection(OPTIMUM_ONLY)):
             yield f"{name}: it is for `engine: optimum`"
-    if purpose == "apply" and "stale" in said:
+    if purpose == "apply" and "stale" in named:
         yield "stale: there are no stored recipes to be stale; it is for `build`"
     try:
         config.read(options.gaudi_config)

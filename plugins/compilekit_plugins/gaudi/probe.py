@@ -15,7 +15,6 @@ REFUSED = (
     (torch.Tag.nondeterministic_seeded, "draws random numbers"),
 )
 
-
 _Mode: Any = torch_internals.dispatch_mode()
 
 
@@ -35,13 +34,13 @@ class Probe(_Mode):  # type: ignore[misc]
     ) -> Any:
         """One operation."""
         del types
-        given = dict(kwargs or {})
-        if not self.why and not _is_fixed(func, args, given):
+        kwargs = kwargs or {}
+        if not self.why and not _is_fixed(func, args, kwargs):
             self.why = next((f"it {why} ({func})" for tag, why in REFUSED if tag in func.tags), "")
-        return func(*args, **given)
+        return func(*args, **kwargs)
 
 
-def _is_fixed(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
+def _is_fixed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an operation does not do, with these arguments, what its tags say that it may."""
     if func is torch.ops.aten.index.Tensor:
         # Only a mask picks as many as it happens to hold.
@@ -51,4 +50,4 @@ def _is_fixed(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
     if "dropout_p" not in names:
         return False
     index = names.index("dropout_p")
-    return not (args[index] if index < len(args) else given.get("dropout_p", 0.0))
+    return not (args[index] if index < len(args) else kwargs.get("dropout_p", 0.0))

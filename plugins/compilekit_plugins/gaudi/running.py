@@ -23,8 +23,17 @@ class Running:
     def __init__(
         self, folder: Path, options: Mapping[str, Any], dtypes: Mapping[str, str], key: str
     ) -> None:
+        import diffusers
+
+        from compilekit_plugins.diffusers_internals import dtype_keyword
+
         self._folder = folder
-        self.subject = _loaded(folder / MODEL, dtypes)
+        kinds = {name: getattr(torch, kind) for name, kind in dtypes.items()}
+        with recipes.no_bars():
+            self.subject: Any = diffusers.DiffusionPipeline.from_pretrained(
+                folder / MODEL, **{dtype_keyword(): kinds}
+            )
+        machine.move(self.subject)
         self._model = Model(self.subject)
         self._native = Native(self._model, Gaudi.model_validate(dict(options)), key)
         self._native.install(self._model.modules)
@@ -35,21 +44,9 @@ class Running:
 
     def draw(self, call: Mapping[str, Any], seed: int) -> Any:
         """The pictures of one call; None if it gives none."""
-        result = self._model.run(recipes.opened(dict(call), self._folder), seed)
+        result = self._model.run(recipes.opened(call, self._folder), seed)
         return getattr(result, "images", None)
 
     def report(self) -> dict[str, Any]:
         """What was captured, replayed and compiled."""
         return self._native.report()
-
-
-def _loaded(folder: Path, dtypes: Mapping[str, str]) -> Any:
-    import diffusers
-
-    from compilekit_plugins.diffusers_internals import dtype_keyword
-
-    kinds = {name: getattr(torch, kind) for name, kind in dtypes.items()}
-    with recipes.no_bars():
-        subject = diffusers.DiffusionPipeline.from_pretrained(folder, **{dtype_keyword(): kinds})
-    machine.move(subject)
-    return subject

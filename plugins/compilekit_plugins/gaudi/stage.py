@@ -27,40 +27,28 @@ def request_of(
     if not context.calls and not context.preflight:
         raise ck.StepError(f"{key}: there is nothing to warm up with: the recipe needs a `sample:`")
     if not context.preflight:
-        _write(model, options, destination, context)
-    calls = [_said(call, destination, key) for call in context.calls]
+        context.progress("saving the model")
+        model.subject.save_pretrained(destination / "model", safe_serialization=True)
+        if options.engine == "optimum":
+            older_readers.rewrite(destination / "model")
+        _json(destination / config.NAME, config.read(options.gaudi_config))
+    calls = [_plain(call, destination, key) for call in context.calls]
+    if not context.preflight:
+        _json(destination / recipes.WARM_UP, {"seed": context.seed, "calls": calls})
+    kinds = {name: float_dtype(module) for name, module in model.modules.items()}
     return {
         "level": context.preflight,
         "force": context.force,
         "key": key,
         "class": type(model.subject).__name__,
-        "dtypes": dtypes_of(model),
+        # Components are loaded again in the dtypes that they have.
+        "dtypes": {n: str(k).removeprefix("torch.") for n, k in kinds.items() if k is not None},
         "destination": str(destination.absolute()),
         "options": _options(options),
         "calls": calls,
-        "sample": _said(context.sample, destination, key),
+        "sample": _plain(context.sample, destination, key),
         "seed": context.seed,
     }
-
-
-def dtypes_of(model: Model) -> dict[str, str]:
-    """The dtype of every component, to be loaded in it again."""
-    kinds = {name: float_dtype(module) for name, module in model.modules.items()}
-    return {n: str(k).removeprefix("torch.") for n, k in kinds.items() if k is not None}
-
-
-def _write(model: Model, options: Gaudi, destination: Path, context: ck.WholeContext) -> None:
-    context.progress("saving the model")
-    model.subject.save_pretrained(destination / "model", safe_serialization=True)
-    if options.engine == "optimum":
-        older_readers.rewrite(destination / "model")
-    key = context.step.key
-    said = {
-        "seed": context.seed,
-        "calls": [_said(call, destination, key) for call in context.calls],
-    }
-    _json(destination / recipes.WARM_UP, said)
-    _json(destination / config.NAME, config.read(options.gaudi_config))
 
 
 def _json(path: Path, value: Any) -> None:
@@ -69,16 +57,17 @@ def _json(path: Path, value: Any) -> None:
 
 def _options(options: Gaudi) -> dict[str, Any]:
     """The options; a configuration that is a file is looked for from here."""
-    said = options.model_dump(mode="json")
-    named = said["gaudi_config"]
+    values = options.model_dump(mode="json")
+    named = options.gaudi_config
     if named and named not in config.names():
-        said["gaudi_config"] = str(Path(named).absolute())
-    return said
+        values["gaudi_config"] = str(Path(named).absolute())
+    return values
 
 
-def _said(call: Mapping[str, Any], destination: Path, key: str) -> dict[str, Any]:
+def _plain(call: Mapping[str, Any], destination: Path, key: str) -> dict[str, Any]:
     """A call as JSON: pictures are files of the bundle."""
-    plain, pictures = {}, []
+    plain: dict[str, Any] = {}
+    pictures = []
     for name, value in call.items():
         if hasattr(value, "save"):
             folder = destination / recipes.PICTURES
@@ -93,4 +82,6 @@ def _said(call: Mapping[str, Any], destination: Path, key: str) -> dict[str, Any
                 f"{key}: sample.{name}: a {type(value).__name__} cannot be kept in a bundle"
             ) from error
         plain[name] = value
-    return {**plain, **({"pictures": pictures} if pictures else {})}
+    if pictures:
+        plain["pictures"] = pictures
+    return plain

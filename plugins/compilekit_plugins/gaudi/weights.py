@@ -36,16 +36,15 @@ class Watch:
 
 def _parts(owner: nn.Module) -> Iterator[tuple[str, Any]]:
     for path, module in owner.named_modules():
-        held = (
+        tensors = (
             *module.named_parameters(recurse=False, remove_duplicate=False),
             *module.named_buffers(recurse=False, remove_duplicate=False),
         )
-        for name, tensor in held:
+        for name, tensor in tensors:
             yield f"{path}.{name}", (id(tensor), _place(tensor), tensor.dtype)
-        own = vars(module)
         for name in SETTINGS:
-            if name in own:
-                yield f"{path}.{name}", _setting(own[name])
+            if name in vars(module):
+                yield f"{path}.{name}", _setting(vars(module)[name])
 
 
 def _place(tensor: torch.Tensor) -> int:

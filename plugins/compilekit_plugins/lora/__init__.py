@@ -76,11 +76,10 @@ class Lora(ck.Options):
     @property
     def all(self) -> tuple[Adapter, ...]:
         """The adapters, however they were said; each has a name."""
-        own = {name: getattr(self, name) for name in Adapter.model_fields}
-        said = self.adapters or (Adapter(**own),)
+        single = {name: getattr(self, name) for name in Adapter.model_fields}
         return tuple(
-            each.model_copy(update={"name": each.name or f"adapter_{number}"})
-            for number, each in enumerate(said)
+            adapter.model_copy(update={"name": adapter.name or f"adapter_{number}"})
+            for number, adapter in enumerate(self.adapters or (Adapter(**single),))
         )
 
 
@@ -127,22 +126,17 @@ def optimize_model(model: Model, options: Lora, context: ck.StepContext) -> ck.S
     from compilekit_plugins.lora.loading import Loader
     from compilekit_plugins.lora.swaps import Swaps
 
-    key = context.step.key
+    key, adapters = context.step.key, options.all
     loader = Loader(model, context, options.hotswap)
-    files = [file_of(adapter, key) for adapter in options.all]
-    for adapter, file in zip(options.all, files, strict=True):
+    files = [file_of(adapter, key) for adapter in adapters]
+    for adapter, file in zip(adapters, files, strict=True):
         context.progress(f"loading {adapter.source}")
         loader.load(adapter, file)
     if options.hotswap:
-        Swaps(
-            model.subject,
-            options.all[0].name,
-            options.hotswap,
-            loader.modules,
-            partly=loader.partly,
-        ).install()
-    names, scales = [each.name for each in options.all], [each.scale for each in options.all]
-    model.subject.set_adapters(names, scales)
+        name, rank = adapters[0].name, options.hotswap
+        Swaps(model.subject, name, rank, loader.modules, loader.partly).install()
+    scales = {adapter.name: adapter.scale for adapter in adapters}
+    model.subject.set_adapters(list(scales), list(scales.values()))
     matched = {name: list(layers_of(module)) for name, module in loader.modules.items()}
     if options.fuse:
         for name, module in loader.modules.items():

@@ -20,20 +20,23 @@ def misfit(state: Tensors, modules: Mapping[str, nn.Module], name: str, rank: in
     name, rank: the name of that one, and the largest rank that it is ready for.
     """
     pairs = list(_pairs(state, modules, name))
-    strange = [KIND.split(key)[0] for key, _, held in pairs if held is None]
+    strange = [KIND.split(key)[0] for key, _, present in pairs if present is None]
     strange += [key for key in state if key.split(".")[0] not in modules]
     if strange:
         few = some(dict.fromkeys(strange))
         return f"the first one has no layer {few}; begin with one that has them all"
-    both = [(key, tensor, held) for key, tensor, held in pairs if held is not None]
-    other = [key for key, tensor, held in both if _width(key, tensor) != _width(key, held)]
+    other = [
+        key
+        for key, tensor, present in pairs
+        if present is not None and _width(key, tensor) != _width(key, present)
+    ]
     if other:
         return f"it is for another model, by the shape of {some(other)}"
-    ranks = [each.shape[_rank_at(key)] for key, each, _ in both if each.dim() >= MATRIX]
+    ranks = [tensor.shape[_rank_at(key)] for key, tensor, _ in pairs if tensor.dim() >= MATRIX]
     largest = max(ranks, default=0)
     if largest > rank:
         return f"its rank is {largest}, and `hotswap` of the recipe {rank}"
-    return "" if both else f"it has nothing for {', '.join(modules)}"
+    return "" if pairs else f"it has nothing for {', '.join(modules)}"
 
 
 def _pairs(
@@ -41,10 +44,10 @@ def _pairs(
 ) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
     """Each tensor of an adapter, and its like in the one that is there."""
     for component, module in modules.items():
-        held = dict(module.named_parameters())
+        present = dict(module.named_parameters())
         for key, tensor in tensors_of(state, component, module).items():
             half, _, kind = key.rpartition(".")
-            yield f"{component}.{key}", tensor, held.get(f"{half}.{name}.{kind}")
+            yield f"{component}.{key}", tensor, present.get(f"{half}.{name}.{kind}")
 
 
 def _rank_at(key: str) -> int:

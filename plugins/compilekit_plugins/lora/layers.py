@@ -26,7 +26,7 @@ def layers_of(module: nn.Module) -> dict[str, Any]:
     """The adapter layers of a component, by name."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return {name: each for name, each in module.named_modules() if isinstance(each, BaseTunerLayer)}
+    return {name: part for name, part in module.named_modules() if isinstance(part, BaseTunerLayer)}
 
 
 def merge(module: nn.Module, where: str) -> None:
@@ -38,8 +38,8 @@ def merge(module: nn.Module, where: str) -> None:
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise ck.StepError(f"{where} cannot be fused: {error}") from error
     for name, layer in layers.items():
-        parent, _, own = name.rpartition(".")
-        setattr(module.get_submodule(parent), own, layer.get_base_layer())
+        parent, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, layer.get_base_layer())
     for note in ADAPTERS:
         vars(module).pop(note, None)
 
@@ -68,17 +68,18 @@ def tensors_of(state: Tensors, component: str, module: nn.Module) -> Tensors:
     from diffusers import utils
 
     start = f"{component}."
-    own = {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+    tensors = {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
     is_text = not hasattr(module, "load_lora_adapter")
     # Older names, as diffusers changes them while it loads.
-    if own and not any(".lora_A." in key or ".lokr_" in key for key in own):
+    if tensors and not any(".lora_A." in key or ".lokr_" in key for key in tensors):
         if is_text:
-            own = utils.convert_state_dict_to_peft(utils.convert_state_dict_to_diffusers(own))
+            tensors = utils.convert_state_dict_to_diffusers(tensors)
+            tensors = utils.convert_state_dict_to_peft(tensors)
         else:
-            own = utils.convert_unet_state_dict_to_peft(own)
+            tensors = utils.convert_unet_state_dict_to_peft(tensors)
     if is_text and not hasattr(module, "text_model"):
-        own = {key.removeprefix("text_model."): tensor for key, tensor in own.items()}
-    return own
+        return {key.removeprefix("text_model."): tensor for key, tensor in tensors.items()}
+    return tensors
 
 
 def some(names: Iterable[str]) -> str:

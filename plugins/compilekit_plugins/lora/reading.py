@@ -33,15 +33,15 @@ def looked_at(pipeline: Any, look: Callable[[State], State]) -> Iterator[None]:
         del pipeline.lora_state_dict
 
 
-def _without_dropout(said: Any) -> Any:
+def _without_dropout(metadata: Any) -> Any:
     """What a file says of its training, less the dropout.
 
     diffusers leaves it on, so that each picture is another one, and swaps no adapter for one that
     was trained with less or more of it.
     """
-    if not isinstance(said, dict):
-        return said
-    return {key: 0.0 if key.endswith(".lora_dropout") else value for key, value in said.items()}
+    if not isinstance(metadata, dict):
+        return metadata
+    return {k: 0.0 if k.endswith(".lora_dropout") else value for k, value in metadata.items()}
 
 
 @contextlib.contextmanager
@@ -51,18 +51,13 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     loggers: list[Any] = [diffusers_logging, transformers_logging]
-    levels = [each.get_verbosity() for each in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
-    for each in loggers:
-        each.set_verbosity(each.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # Of peft: that there are to be several adapters is meant.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        for logger in loggers:
+            stack.callback(logger.set_verbosity, logger.get_verbosity())
+            logger.set_verbosity(logger.CRITICAL)
+        if transformers_logging.is_progress_bar_enabled():
+            stack.callback(transformers_logging.enable_progress_bar)
+        transformers_logging.disable_progress_bar()
+        # Of peft: that there are to be several adapters is meant.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +28,7 @@ KINDS = (
     nn.Linear,
     nn.Embedding,
 )
+"""The layers that diffusers casts at all."""
 
 
 def cast(model: Model, options: Layerwise, context: ck.StepContext) -> ck.StepResult:
@@ -47,11 +47,14 @@ def cast(model: Model, options: Layerwise, context: ck.StepContext) -> ck.StepRe
             continue
         stays = _stays(module, options)
         with plain_errors(where):
-            _apply(module, storage, dtype, tuple(map(_exactly, stays)))
-        hooks = hooked(module, CASTS)
-        matched[name] = list(hooks)
-        left = (path for path in _castable(module) if path not in hooks)
-        skipped |= {f"{name}.{path}": _reason(path, stays) for path in left}
+            # As diffusers reads patterns, each means one module.
+            _apply(module, storage, dtype, tuple(f"^{re.escape(path)}$" for path in stays))
+        matched[name] = list(hooked(module, CASTS))
+        skipped |= {
+            f"{name}.{path}": _reason(path, stays)
+            for path, part in module.named_modules()
+            if isinstance(part, KINDS) and path not in matched[name]
+        }
     return ck.StepResult(matched=matched, changed=matched, skipped=skipped)
 
 
@@ -72,24 +75,24 @@ def _compute(module: nn.Module, options: Layerwise, where: str) -> torch.dtype |
 def _stays(module: nn.Module, options: Layerwise) -> dict[str, str]:
     """The modules that stay as they are, beside those that diffusers leaves alone, and why."""
     first = next(tensor for tensor in module.parameters() if tensor.is_floating_point())
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for path, part in module.named_modules(remove_duplicate=False):
         tensors = list(part.parameters(recurse=False))
         pattern = next((p for p in options.exclude if fnmatch.fnmatchcase(path, p)), None)
         if pattern is not None:
-            found[path] = f'`exclude` has "{pattern}"'
+            reasons[path] = f'`exclude` has "{pattern}"'
         elif any(hasattr(tensor, "__tensor_flatten__") for tensor in tensors):
-            found[path] = "it is quantised"
+            reasons[path] = "it is quantised"
         elif not _casts_itself(module) and any(tensor is first for tensor in tensors):
-            found[path] = "pipelines take the dtype of its weight for that of the component"
-    return found
+            reasons[path] = "pipelines take the dtype of its weight for that of the component"
+    return reasons
 
 
 def _reason(path: str, stays: dict[str, str]) -> str:
     """Why a layer stays: its own reason, or that of a module around it."""
     parts = path.split(".")
     around = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
-    return next((stays[each] for each in around if each in stays), "diffusers leaves it as it is")
+    return next((stays[part] for part in around if part in stays), "diffusers leaves it as it is")
 
 
 def _casts_itself(module: nn.Module) -> bool:
@@ -107,18 +110,6 @@ def _apply(
         with also_uncast(module, patterns):
             module.enable_layerwise_casting(storage_dtype=storage, compute_dtype=compute)
         return
-    kept = [name for key in KEPT_IN_FLOAT32 for name in getattr(module, key, None) or ()]
-    skip = (*DEFAULT_SKIP_MODULES_PATTERN, *kept, *patterns)
+    float32 = [name for key in KEPT_IN_FLOAT32 for name in getattr(module, key, None) or ()]
+    skip = (*DEFAULT_SKIP_MODULES_PATTERN, *float32, *patterns)
     apply_layerwise_casting(module, storage, compute, skip_modules_pattern=skip)
-
-
-def _exactly(path: str) -> str:
-    """The pattern, as diffusers reads patterns, of one module."""
-    return f"^{re.escape(path)}$"
-
-
-def _castable(module: nn.Module) -> Iterator[str]:
-    """The layers of the kinds that diffusers casts at all."""
-    for path, part in module.named_modules():
-        if isinstance(part, KINDS):
-            yield path

@@ -22,8 +22,8 @@ def accelerated(module: nn.Module) -> list[str]:
 
 def hooked(module: nn.Module, kind: str) -> dict[str, Any]:
     """The hooks of diffusers of one kind, by the names of the modules inside that have them."""
-    found = {path: hook_of(part, kind) for path, part in module.named_modules()}
-    return {path: hook for path, hook in found.items() if hook is not None}
+    parts = module.named_modules()
+    return {path: hook for path, part in parts if (hook := hook_of(part, kind)) is not None}
 
 
 def refuse_offloaded(module: nn.Module, where: str) -> None:

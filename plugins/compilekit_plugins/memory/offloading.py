@@ -46,11 +46,11 @@ def whole(model: Model, kind: str, context: ck.StepContext) -> ck.StepResult:
         refuse_offloaded(module, f"{key}: {name}")
     with plain_errors(f"{key}: offload: {kind}"):
         enable(device=_device(model, context))
-    found = {name: accelerated(module) for name, module in model.modules.items()}
-    result = _result({name: paths for name, paths in found.items() if paths})
+    moved = {name: accelerated(module) for name, module in model.modules.items()}
+    result = _result({name: paths for name, paths in moved.items() if paths})
     result.skipped = {
         name: "its pipeline's class leaves it on the device"
-        for name, paths in found.items()
+        for name, paths in moved.items()
         if not paths
     }
     if kind == "sequential":
@@ -62,7 +62,7 @@ def whole(model: Model, kind: str, context: ck.StepContext) -> ck.StepResult:
 def by_group(model: Model, options: Group, context: ck.StepContext) -> ck.StepResult:
     """Let diffusers move groups of blocks, or single layers, of each component."""
     device = _device(model, context)
-    found, groups = {}, {}
+    moved, groups = {}, {}
     for name in context.components:
         module, where = model.module(name), f"{context.step.key}: {name}"
         refuse_offloaded(module, where)
@@ -70,13 +70,13 @@ def by_group(model: Model, options: Group, context: ck.StepContext) -> ck.StepRe
             folder = _own_folder(options.folder, name, module) if options.folder else None
             _group(module, options, device, folder)
         hooks = hooked(module, GROUPS)
-        found[name] = list(hooks)
+        moved[name] = list(hooks)
         groups[name] = len({id(hook.group) for hook in hooks.values()})
-    result = _result(found)
+    result = _result(moved)
     result.details = {"groups": groups, "waits": options.folder or "in the CPU's memory"}
     if options.folder:
         why = "keeps its weights in files, and what is in memory in their place means nothing"
-        result.not_savable = dict.fromkeys(found, why)
+        result.not_savable = dict.fromkeys(moved, why)
     return result
 
 
@@ -117,6 +117,6 @@ def _device(model: Model, context: ck.StepContext) -> torch.device:
     return next((t.device for t in tensors if t.device.type == kind), torch.device(kind))
 
 
-def _result(found: dict[str, list[str]]) -> ck.StepResult:
-    named = {name: [path or name for path in paths] for name, paths in found.items()}
+def _result(moved: dict[str, list[str]]) -> ck.StepResult:
+    named = {name: [path or name for path in paths] for name, paths in moved.items()}
     return ck.StepResult(matched=named, changed=named)

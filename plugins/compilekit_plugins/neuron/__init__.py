@@ -15,15 +15,12 @@ from compilekit_plugins import elsewhere
 from compilekit_plugins.neuron import folder as folders
 from compilekit_plugins.neuron import ingredients as made_of
 from compilekit_plugins.neuron import machine
+from compilekit_plugins.neuron.ingredients import WORKER
 from compilekit_plugins.neuron.options import Neuron, objections
 from compilekit_plugins.neuron.worker.load import has_device
 
 if TYPE_CHECKING:
     from compilekit.model import Model
-
-WORKER = Path(__file__).with_name("worker")
-STAGED = "model"
-"""What the worker sees the model's folder as: flags of the compiler depend on words in paths."""
 
 
 @ck.hookimpl
@@ -63,6 +60,8 @@ def optimize_model(context: ck.StepContext) -> NoReturn:
 @ck.hookimpl
 def export(model: Model, options: Neuron, destination: Path, context: ck.WholeContext) -> ck.Part:
     """Save the model into a neutral folder, and let the worker compile it from there."""
+    import numpy as np
+
     from compilekit_plugins.neuron.stage import request_of
 
     request = request_of(model, options, destination, context)
@@ -70,11 +69,6 @@ def export(model: Model, options: Neuron, destination: Path, context: ck.WholeCo
     answer = elsewhere.answer(WORKER, request, python, context, options.time_limit)
     if context.preflight:
         return ck.Part()
-    return _part(options, answer)
-
-
-def _part(options: Neuron, answer: dict[str, Any]) -> ck.Part:
-    import numpy as np
 
     def pictures(name: str) -> Any:
         return np.load(answer[name]["file"], allow_pickle=False) if answer[name] else None

@@ -14,10 +14,10 @@ INDEX, CONFIG, CODE = "model_index.json", "config.json", "model.neuron"
 
 def parts(folder: Path) -> dict[str, dict[str, Any]]:
     """What every compiled part says of itself, by its name; empty for another kind of folder."""
-    return {path.parent.name: _said(path.parent) for path in sorted(folder.glob(f"*/{CODE}"))}
+    return {path.parent.name: _config(path.parent) for path in sorted(folder.glob(f"*/{CODE}"))}
 
 
-def _said(part: Path) -> dict[str, Any]:
+def _config(part: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((part / CONFIG).read_text(encoding="utf-8"))["neuron"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -26,27 +26,27 @@ def _said(part: Path) -> dict[str, Any]:
 
 def lines(folder: Path) -> Iterator[str]:
     """The folder, for people."""
-    found = parts(folder)
-    if not found:
+    configs = parts(folder)
+    if not configs:
         return
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    one = next(iter(found.values()))
+    first = next(iter(configs.values()))
     yield f"{folder}: a {index.get('_class_name')}, compiled for Neuron"
     yield (
-        f"  by {one.get('compiler_type')} {one.get('compiler_version')} for "
-        f"{one.get('instance_type')}, optlevel {one.get('optlevel')}"
+        f"  by {first.get('compiler_type')} {first.get('compiler_version')} for "
+        f"{first.get('instance_type')}, optlevel {first.get('optlevel')}"
     )
-    cast = one.get("auto_cast")
-    yield f"  cast: {cast} to {one.get('auto_cast_type')}" if cast else "  cast: nothing"
-    for name, said in found.items():
+    cast = first.get("auto_cast")
+    yield f"  cast: {cast} to {first.get('auto_cast_type')}" if cast else "  cast: nothing"
+    for name, config in configs.items():
         sizes = ", ".join(
             f"{key.removeprefix('static_')} {value}"
-            for key, value in said.items()
+            for key, value in config.items()
             if key.startswith("static_")
         )
         bits = [
-            str(said.get("float_dtype")),
-            "dynamic batch" if said.get("dynamic_batch_size") else "",
-            "" if said.get("inline_weights_to_neff", True) else "weights beside the code",
+            str(config.get("float_dtype")),
+            "dynamic batch" if config.get("dynamic_batch_size") else "",
+            "" if config.get("inline_weights_to_neff", True) else "weights beside the code",
         ]
-        yield f"  {name}: {sizes}; {', '.join(bit for bit in bits if bit)}"
+        yield f"  {name}: {sizes}; {', '.join(filter(None, bits))}"

@@ -15,8 +15,9 @@ WORKER = Path(__file__).with_name("worker")
 
 def files(options: Neuron) -> list[str]:
     """The files, folders and hub ids that options name."""
-    image = [options.ip_adapter.source] if options.ip_adapter else []
-    return [*(each.source for each in options.lora), *image, *filter(None, [options.unet])]
+    image = options.ip_adapter.source if options.ip_adapter else ""
+    sources = (*(adapter.source for adapter in options.lora), image, options.unet)
+    return list(filter(None, sources))
 
 
 def ingredients(options: Neuron) -> dict[str, str]:
@@ -24,7 +25,7 @@ def ingredients(options: Neuron) -> dict[str, str]:
     python, ask = machine.python_of(options.python), {"do": "versions"}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = ck.run_worker(WORKER, ask, python=python, folder=folder, time_limit=120)
+            versions = ck.run_worker(WORKER, ask, python=python, folder=folder, time_limit=120)
     except ck.CompilekitError as error:
         raise ck.MachineError(f"{python}: cannot be asked for its packages: {error}") from error
-    return {**found, "here": sys.version}
+    return {**versions, "here": sys.version}

@@ -44,8 +44,9 @@ def instance() -> str:
 
 def fingerprint() -> dict[str, str]:
     """What compiled code depends on here."""
-    found = packages.versions()
-    return {**{name: found[name] for name in found if name != "torch"}, "neuron": instance()}
+    versions = packages.versions()
+    del versions["torch"]
+    return {**versions, "neuron": instance()}
 
 
 def missing() -> str:
@@ -76,9 +77,8 @@ def doctor() -> Iterator[tuple[str, str, str, str]]:
     python = python_of("")
     if elsewhere.is_other(python):
         yield "interpreter", "ok", python, f"named by {PYTHON}; its packages are not shown here"
-    device = instance() if has_device() else ""
-    where = "" if device else f"to run, on Inf2 or Trn1: {DRIVER}; to build, none is needed"
-    yield "device", "ok" if device else "absent", device, where
+    where = f"to run, on Inf2 or Trn1: {DRIVER}; to build, none is needed"
+    yield elsewhere.row("device", instance(), where)
     empty, absent = packages.placeholders(), packages.absent()
     for name in ("optimum-neuron", *packages.SDK):
         if name not in (*empty, *absent):
@@ -88,6 +88,6 @@ def doctor() -> Iterator[tuple[str, str, str, str]]:
         yield "packages", "absent", "", f"no {', '.join(lacks)}: {INSTALL}"
     oldest, newest = (3, 10), (3, 12)
     if not oldest <= sys.version_info < newest:
-        found = ".".join(map(str, sys.version_info[:2]))
+        version = ".".join(map(str, sys.version_info[:2]))
         advice = f"make an environment of 3.10 or 3.11, and name its interpreter in {PYTHON}"
-        yield "python", "absent", found, advice
+        yield "python", "absent", version, advice

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
 from compilekit_plugins import older_readers
-from compilekit_plugins.neuron import STAGED
 from compilekit_plugins.neuron.options import Neuron
 
 if TYPE_CHECKING:
     from compilekit.model import Model
+
+STAGED = "model"
+"""What the worker sees the model's folder as: flags of the compiler depend on words in paths."""
 
 
 def request_of(
@@ -32,7 +34,7 @@ def request_of(
         "class": type(model.subject).__name__,
         "dtype": str(denoiser.dtype).removeprefix("torch."),
         "destination": str(destination.absolute()),
-        "options": _said(options),
+        "options": _options(options),
         "sample": sample,
         "pictures": pictures,
         "seed": context.seed,
@@ -41,14 +43,13 @@ def request_of(
     }
 
 
-def _said(options: Neuron) -> dict[str, Any]:
+def _options(options: Neuron) -> dict[str, Any]:
     """The options; folders that they name are looked for from here, not from where it works."""
-    said = options.model_dump(mode="json")
-    adapter = said["ip_adapter"]
-    for each in (*said["lora"], *([adapter] if adapter else [])):
-        each["source"] = _place(each["source"])
-    said["unet"] = _place(said["unet"])
-    return said
+    values = options.model_dump(mode="json")
+    for adapter in filter(None, (*values["lora"], values["ip_adapter"])):
+        adapter["source"] = _place(adapter["source"])
+    values["unet"] = _place(values["unet"])
+    return values
 
 
 def _place(source: str) -> str:
@@ -61,9 +62,8 @@ def _split(context: ck.WholeContext) -> tuple[dict[str, Any], dict[str, str]]:
     pictures: dict[str, str] = {}
     for name, value in context.sample.items():
         if hasattr(value, "save"):
-            path = context.scratch / f"{name}.png"
-            value.save(path)
-            pictures[name] = path.name
+            pictures[name] = f"{name}.png"
+            value.save(context.scratch / pictures[name])
         else:
             plain[name] = value
     return plain, pictures

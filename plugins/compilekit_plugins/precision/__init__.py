@@ -7,12 +7,14 @@ tensors leave in the dtype that the pipeline saw before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
 import compilekit as ck
+from compilekit_plugins.diffusers_internals import KEPT_IN_FLOAT32
 
 if TYPE_CHECKING:
     import torch
@@ -95,8 +97,10 @@ def optimize_model(model: Model, options: Precision, context: ck.StepContext) ->
 
 def _cast(model: Model, dtype: torch.dtype, context: ck.StepContext) -> ck.StepResult:
     components = context.components
-    result = ck.StepResult(matched={}, changed={})
-    matched, changed = {}, {}
+    matched: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
+    skipped: dict[str, str] = {}
+    remembered = {}
     partial = model.is_pipeline and set(components) != set(model.modules)
     if partial:
         from compilekit_plugins.precision.door import cast_at_the_door
@@ -105,44 +109,36 @@ def _cast(model: Model, dtype: torch.dtype, context: ck.StepContext) -> ck.StepR
         if inner:
             raise ck.StepError(f"precision: {inner[0]} is part of a component; name the whole one")
         known = context.remembered.get("dtypes", {})
-        result.remembered = {"dtypes": cast_at_the_door(model, set(components), dtype, known)}
+        remembered = {"dtypes": cast_at_the_door(model, set(components), dtype, known)}
     # On a loaded bundle the weights have their dtype, and only the doors are to be put up.
     for name in components if context.purpose != "load" else ():
         module = model.module(name)
-        kept = _kept_in_float32(module, dtype)
-        floats = {n: t for n, t in _tensors(module) if t.is_floating_point()}
-        matched[name] = [n for n in floats if not _is_kept(n, kept)]
+        float32 = _parts_in_float32(module, dtype)
+        tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+        floats = {n: t for n, t in tensors if t.is_floating_point()}
+        matched[name] = [n for n in floats if float32.isdisjoint(n.split("."))]
         changed[name] = [n for n in matched[name] if floats[n].dtype != dtype]
-        for wanted in changed[name]:
-            floats[wanted].data = floats[wanted].data.to(dtype)
-        result.skipped = {
-            **result.skipped,
-            **{f"{name}.{n}": "its class keeps it in float32" for n in floats if _is_kept(n, kept)},
-        }
-    result.matched, result.changed = matched, changed
-    if partial:
-        why = "casts inputs where they enter, which a folder cannot say"
-        result.not_savable = dict.fromkeys(components, why)
-    return result
+        for path in changed[name]:
+            floats[path].data = floats[path].data.to(dtype)
+        stays = floats.keys() - matched[name]
+        skipped |= {f"{name}.{n}": "its class keeps it in float32" for n in floats if n in stays}
+    why = "casts inputs where they enter, which a folder cannot say"
+    return ck.StepResult(
+        matched=matched,
+        changed=changed,
+        skipped=skipped,
+        remembered=remembered,
+        not_savable=dict.fromkeys(components, why) if partial else {},
+    )
 
 
-def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def _kept_in_float32(module: torch.nn.Module, dtype: torch.dtype) -> list[str]:
+def _parts_in_float32(module: torch.nn.Module, dtype: torch.dtype) -> set[str]:
     """The parts that the model's class keeps in float32, as diffusers and transformers would."""
     import torch
 
     if dtype == torch.float32:
-        return []
-    own = getattr(module, "_keep_in_fp32_modules", None) or []
-    strict = getattr(module, "_keep_in_fp32_modules_strict", None) or []
+        return set()
+    usual, strict = (set(getattr(module, name, None) or ()) for name in KEPT_IN_FLOAT32)
     # transformers keeps the first list for float16 alone; diffusers for both.
     is_transformers = type(module).__module__.startswith("transformers.")
-    return [*strict, *(own if dtype == torch.float16 or not is_transformers else ())]
-
-
-def _is_kept(name: str, kept: list[str]) -> bool:
-    return any(part in name.split(".") for part in kept)
+    return strict if is_transformers and dtype != torch.float16 else strict | usual

@@ -54,9 +54,8 @@ def cast_at_the_door(
         for entry in model.entry_points(name):
             door = _door_of(entry)
             if door is None:
-                outer = was if chosen else None
-                make = functools.partial(Door, inner=dtype if chosen else was, outer=outer)
-                entry.wrap(make)
+                inner, outer = (dtype, was) if chosen else (was, None)
+                entry.wrap(functools.partial(Door, inner=inner, outer=outer))
             elif chosen:
                 door.inner, door.outer = dtype, door.outer or was
     return dtypes
@@ -64,10 +63,10 @@ def cast_at_the_door(
 
 def _door_of(entry: EntryPoint) -> Door | None:
     """The door that an earlier step put there."""
-    found: Any = vars(entry.owner).get(OLD_FORWARD) or vars(entry.owner).get(entry.method)
-    while isinstance(found, Layer) and not isinstance(found, Door):
-        found = found.beneath
-    return found if isinstance(found, Door) else None
+    layer: Any = vars(entry.owner).get(OLD_FORWARD) or vars(entry.owner).get(entry.method)
+    while isinstance(layer, Layer) and not isinstance(layer, Door):
+        layer = layer.beneath
+    return layer if isinstance(layer, Door) else None
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:

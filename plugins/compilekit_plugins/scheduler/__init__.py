@@ -70,31 +70,27 @@ def optimize_model(model: Model, options: Scheduler, context: ck.StepContext) ->
 
         keep_on_cpu(model.subject.scheduler)
         done.append("tables and timesteps on the CPU")
-    said = {"scheduler": done}
-    result = ck.StepResult(matched=said, changed=said)
-    result.details = {"config": dict(options.config)}
-    return result
+    changes = {"scheduler": done}
+    details: dict[str, object] = {"config": dict(options.config)}
+    return ck.StepResult(matched=changes, changed=changes, details=details)
 
 
 def _new(old: Any, options: Scheduler, key: str) -> Any:
-    kind = _compatible(old, options.name or type(old).__name__, key)
-    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
-    unknown = sorted(options.config.keys() - known)
-    if unknown:
-        raise ck.StepError(
-            f"{key}: {kind.__name__} has no setting {unknown[0]}; it has {', '.join(sorted(known))}"
-        )
-    try:
-        return kind.from_config(old.config, **options.config)
-    except (ImportError, ValueError, NotImplementedError) as error:
-        raise ck.StepError(f"{key}: {kind.__name__} cannot be made: {error}") from error
-
-
-def _compatible(old: Any, name: str, key: str) -> Any:
     kinds = {kind.__name__: kind for kind in (type(old), *old.compatibles)}
+    name = options.name or type(old).__name__
     if name not in kinds:
         raise ck.StepError(
             f"{key}: {name} cannot stand in for {type(old).__name__}; these can: "
             f"{', '.join(sorted(kinds))}"
         )
-    return kinds[name]
+    kind = kinds[name]
+    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    unknown = sorted(options.config.keys() - known)
+    if unknown:
+        raise ck.StepError(
+            f"{key}: {name} has no setting {unknown[0]}; it has {', '.join(sorted(known))}"
+        )
+    try:
+        return kind.from_config(old.config, **options.config)
+    except (ImportError, ValueError, NotImplementedError) as error:
+        raise ck.StepError(f"{key}: {name} cannot be made: {error}") from error

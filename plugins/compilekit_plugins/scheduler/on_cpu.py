@@ -47,11 +47,11 @@ def _on_cpu_first(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(self, *args, **kwargs)
-        device = given.arguments.get("device")
+        bound = signature.bind(self, *args, **kwargs)
+        device = bound.arguments.get("device")
         if "device" in signature.parameters:
-            given.arguments["device"] = "cpu"
-        result = method(*given.args, **given.kwargs)
+            bound.arguments["device"] = "cpu"
+        result = method(*bound.args, **bound.kwargs)
         twin = self.timesteps.cpu()
         if device is not None:
             self.timesteps = self.timesteps.to(device)
@@ -67,18 +67,18 @@ def _with_twin(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(self, *args, **kwargs)
-        timestep: Any = given.arguments.get("timestep")
+        bound = signature.bind(self, *args, **kwargs)
+        timestep: Any = bound.arguments.get("timestep")
         twins: tuple[Any, Any] = getattr(self, "_twins", (None, None))
         shown, twin = twins
         # Whoever replaces the timesteps goes without.
         if shown is None or self.timesteps is not shown or not _is_of(timestep, shown):
-            return method(*given.args, **given.kwargs)
-        given.arguments["timestep"] = twin[timestep.storage_offset()]
+            return method(*bound.args, **bound.kwargs)
+        bound.arguments["timestep"] = twin[timestep.storage_offset()]
         # It looks for the timestep among all of them.
         self.timesteps = twin
         try:
-            return method(*given.args, **given.kwargs)
+            return method(*bound.args, **bound.kwargs)
         finally:
             self.timesteps = shown
 

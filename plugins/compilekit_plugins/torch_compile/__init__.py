@@ -6,8 +6,8 @@ here and nothing compiles in the first real call. In a build, AOTInductor compil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -127,36 +127,28 @@ def optimize_model(model: Model, options: TorchCompile, context: ck.StepContext)
     from compilekit_plugins.torch_compile.watch import Watch, compiler_errors
 
     compiler = Compiler(compile_arguments(options, context.step.key), options.duck_shape)
-    result = ck.StepResult(matched={}, changed={})
+    exact = options.regions == "none"
     matched: dict[str, list[str]] = {}
     watch = Watch()
     with compiler_errors(context.step.key), watch.open():
         for component in context.components:
-            if options.regions == "none":
+            if exact:
                 matched[component] = whole(model, component, compiler)
             else:
                 matched[component] = regions(model, component, options.regions, compiler)
             context.progress(f"compiling {component}")
-            exact = options.regions == "none"
             if matched[component] and not context.replay(component, exact=exact):
                 raise ck.StepError(
                     f"{context.step.key}: {component}: the sample never calls it, so nothing was "
                     "compiled; of a VAE, name `vae.decode` or `vae.encode`"
                 )
-    result.matched = result.changed = matched
-    result.details = watch.summary()
-    result.late_details = _late(watch)
-    return result
-
-
-def _late(watch: Any) -> Any:
     watch.mark()
-
-    def details() -> Mapping[str, object]:
-        recompiled: list[str] = watch.compiled_since_mark()
-        return {"recompiles": recompiled}
-
-    return details
+    return ck.StepResult(
+        matched=matched,
+        changed=matched,
+        details=watch.summary(),
+        late_details=lambda: {"recompiles": watch.compiled_since_mark()},
+    )
 
 
 @ck.hookimpl
@@ -172,9 +164,8 @@ def regions(model: Model, options: TorchCompile, context: ck.StepContext) -> lis
         blocks = blocks_of(model, component, options.regions)
         if not blocks:
             raise ck.StepError(f"{context.step.key}: {component} has no blocks that repeat")
-        names += [f"{entry.component}.{block}" for block in blocks]
-        loose = quantised_outside(entry.owner, blocks)
-        names += [f"{entry.component}.{layer}" for layer in loose]
+        parts = (*blocks, *quantised_outside(entry.owner, blocks))
+        names += [f"{entry.component}.{part}" for part in parts]
     return names
 
 

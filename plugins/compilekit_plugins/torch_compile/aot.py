@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import shutil
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def program_of(
 ) -> torch.export.ExportedProgram:
     """The exported program; one that fixes or ties what was to be symbolic raises."""
     auto = torch.export.Dim.AUTO
-    dims = tuple(dict.fromkeys(each, auto) or None for each in symbols)
+    dims = tuple(dict.fromkeys(sizes, auto) or None for sizes in symbols)
     program = torch.export.export(
         flat, inputs, dynamic_shapes=(dims,) if any(dims) else None, strict=False
     )
@@ -58,8 +59,7 @@ def weights_read(program: torch.export.ExportedProgram) -> frozenset[str]:
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     read = (n for n in program.graph.nodes if n.op == "placeholder" and n.users)
-    found = (names[node.name] for node in read if node.name in names)
-    return frozenset(name.removeprefix("owner.") for name in found)
+    return frozenset(names[n.name].removeprefix("owner.") for n in read if n.name in names)
 
 
 def compile_program(
@@ -76,7 +76,7 @@ def compile_program(
             f"`weights: packed` needs a newer torch than {torch.__version__}: say `weights: shared`"
         )
     work = destination / WORK
-    wanted = {**OPTIONS, **(PACKED if packed else {}), **options}
+    settings = {**OPTIONS, **(PACKED if packed else {}), **options}
     inductor = torch_internals.inductor()
     known = inductor.config.get_config_copy()
     # Older torch lacks settings that only make code smaller; the others must be there.
@@ -86,7 +86,7 @@ def compile_program(
             f"torch {torch.__version__} cannot compile {'packed' if packed else 'shared'} weights "
             f"ahead of time ({', '.join(lacks)} is not there): install a newer one"
         )
-    settings = {name: value for name, value in wanted.items() if name in known}
+    settings = {name: value for name, value in settings.items() if name in known}
     graph = _module(program)
     # Without no_grad, freezing is ignored without a word.
     # torch leaves a note of the machine in its settings.
@@ -131,7 +131,7 @@ def _constants(
 ) -> dict[str, torch.Tensor]:
     """The constants by the code's names: those of the module, and tensors made while tracing."""
     runner = open_runner(destination, _device(inputs))
-    found: dict[str, torch.Tensor] = {}
+    constants: dict[str, torch.Tensor] = {}
     for name, path in runner.get_constant_names_to_original_fqns().items():
         value: Any = graph
         for part in path.split("."):
@@ -140,8 +140,8 @@ def _constants(
             value = program.constants.get(path)
         if not isinstance(value, torch.Tensor):
             raise ck.StepError(f"the compiled code reads {path}, which the model does not have")
-        found[name] = value.detach()
-    return found
+        constants[name] = value.detach()
+    return constants
 
 
 def _device(tensors: Sequence[torch.Tensor]) -> torch.device:
@@ -149,12 +149,12 @@ def _device(tensors: Sequence[torch.Tensor]) -> torch.device:
 
 
 def _runner_class(kind: str) -> Any:
-    found = torch_internals.runner_class(kind, *METHODS)
-    if found is None:
+    runner = torch_internals.runner_class(kind, *METHODS)
+    if runner is None:
         raise ck.MachineError(
             f"torch {torch.__version__} cannot run code of AOTInductor on {kind} here"
         )
-    return found
+    return runner
 
 
 def open_runner(folder: Path, device: torch.device) -> Any:
@@ -214,12 +214,10 @@ def export_errors(entry: str, key: str) -> Iterator[None]:
 def _source_line(error: BaseException) -> str:
     """The innermost line that is neither torch's nor ours."""
     home = str(Path(torch.__file__).parent)
-    found = ""
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        ours = trace.tb_frame.f_globals.get("__name__", "").startswith("compilekit")
+    line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        ours = frame.f_globals.get("__name__", "").startswith("compilekit")
         if not code.co_filename.startswith((home, "<")) and not ours:
-            found = f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return found
+            line = f"{code.co_filename}:{number} in {code.co_name}"
+    return line

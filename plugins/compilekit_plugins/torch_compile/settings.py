@@ -37,7 +37,12 @@ def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
     if "isolate_recompiles" in accepted and options.regions == "none":
         arguments["isolate_recompiles"] = True
     if options.backend != "inductor":
-        _check_backend(options.backend, key)
+        known = torch.compiler.list_backends(exclude_tags=())
+        if options.backend not in known:
+            raise ck.StepError(
+                f'{key}.backend: torch {torch.__version__} has no backend "{options.backend}"; '
+                f"it has {', '.join(sorted(known))}"
+            )
         return {**arguments, "backend": options.backend}
     inductor = _inductor_options(options, key)
     return {**arguments, "options": inductor} if inductor else arguments
@@ -46,11 +51,12 @@ def compile_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
 def aot_arguments(options: TorchCompile, key: str) -> dict[str, Any]:
     """The options of inductor for ahead-of-time code, which has no CUDA graphs."""
     _check_switched_on(key)
-    found = {k: v for k, v in _inductor_options(options, key).items() if k != "triton.cudagraphs"}
+    inductor = _inductor_options(options, key)
+    inductor.pop("triton.cudagraphs", None)
     if options.weights == "shared":
         # C++ templates keep a rearranged copy of each weight, which nothing else could share.
-        found.setdefault("max_autotune_gemm_backends", "ATEN,TRITON")
-    return found
+        inductor.setdefault("max_autotune_gemm_backends", "ATEN,TRITON")
+    return inductor
 
 
 def _check_switched_on(key: str) -> None:
@@ -58,15 +64,6 @@ def _check_switched_on(key: str) -> None:
         raise ck.StepError(
             f"{key}: torch's compiler is switched off in this process (TORCH_COMPILE_DISABLE or "
             "TORCHDYNAMO_DISABLE is set), so nothing would be compiled"
-        )
-
-
-def _check_backend(backend: str, key: str) -> None:
-    known = torch.compiler.list_backends(exclude_tags=())
-    if backend not in known:
-        raise ck.StepError(
-            f'{key}.backend: torch {torch.__version__} has no backend "{backend}"; '
-            f"it has {', '.join(sorted(known))}"
         )
 
 

@@ -25,10 +25,10 @@ def check_symbols(
     program: torch.export.ExportedProgram, symbols: Sequence[Mapping[int, ck.Range]]
 ) -> None:
     """Raise `SymbolicShapeError` where the code fixes a size, ties sizes, or treats some apart."""
-    found = list(_dimensions(program, symbols))
-    own: dict[Any, str] = {}
+    dimensions = list(_dimensions(program, symbols))
+    names: dict[Any, str] = {}
     scale: dict[str, Any] = {}
-    for name, size, wanted in found:
+    for name, size, allowed in dimensions:
         free = [] if isinstance(size, int) else list(size.node.expr.free_symbols)
         if not free:
             raise ck.SymbolicShapeError(f"the code fixes {name} to {size}")
@@ -37,45 +37,42 @@ def check_symbols(
         if len(free) != 1 or not factor.is_number:
             raise ck.SymbolicShapeError(f"the code wants {name} to be {expression}")
         symbol = free[0]
-        ratio = factor / wanted.times
-        if own.setdefault(symbol, wanted.symbol) != wanted.symbol or (
-            scale.setdefault(wanted.symbol, (symbol, ratio)) != (symbol, ratio)
+        ratio = factor / allowed.times
+        if names.setdefault(symbol, allowed.symbol) != allowed.symbol or (
+            scale.setdefault(allowed.symbol, (symbol, ratio)) != (symbol, ratio)
         ):
             raise ck.SymbolicShapeError(f"the code ties {name} to another size")
-    _check_guards(found, scale)
+    _check_guards(dimensions, scale)
 
 
 def _dimensions(
     program: torch.export.ExportedProgram, symbols: Sequence[Mapping[int, ck.Range]]
 ) -> Iterator[tuple[str, Any, ck.Range]]:
-    given = set(program.graph_signature.user_inputs)
-    nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in given]
-    for node, wanted in zip(nodes, symbols, strict=True):
-        for dimension, size in wanted.items():
-            shape = node.meta["val"].shape
-            yield f"dimension {dimension} of {node.name}", shape[dimension], size
+    inputs = set(program.graph_signature.user_inputs)
+    nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in inputs]
+    for node, ranges in zip(nodes, symbols, strict=True):
+        for dimension, allowed in ranges.items():
+            size = node.meta["val"].shape[dimension]
+            yield f"dimension {dimension} of {node.name}", size, allowed
 
 
-def _check_guards(found: Sequence[tuple[str, Any, ck.Range]], scale: Mapping[str, Any]) -> None:
-    if not found:
+def _check_guards(
+    dimensions: Sequence[tuple[str, Any, ck.Range]], scale: Mapping[str, Any]
+) -> None:
+    if not dimensions:
         return
-    guards = [guard.expr for guard in found[0][1].node.shape_env.guards]
-    ranges = {wanted.symbol: wanted for _, _, wanted in found}
-    names = list(ranges)
-    values = [_values(ranges[name]) for name in names]
+    guards = [guard.expr for guard in dimensions[0][1].node.shape_env.guards]
+    ranges = {allowed.symbol: allowed for _, _, allowed in dimensions}
+    values: list[Sequence[int]] = [
+        range(-(-size.least // size.times), size.most // size.times + 1) for size in ranges.values()
+    ]
     if math.prod(map(len, values)) > COMBINATIONS:
-        values = [[each[0], each[-1]] for each in values]
+        values = [(numbers[0], numbers[-1]) for numbers in values]
     for combination in itertools.product(*values):
         sizes = {
             scale[name][0]: value / scale[name][1]
-            for name, value in zip(names, combination, strict=True)
+            for name, value in zip(ranges, combination, strict=True)
         }
         for guard in guards:
             if guard.free_symbols <= sizes.keys() and not bool(guard.subs(sizes)):
                 raise ck.SymbolicShapeError(f"the code treats sizes apart: {guard}")
-
-
-def _values(size: ck.Range) -> list[int]:
-    """The values of a symbol."""
-    first, last = -(-size.least // size.times), size.most // size.times
-    return list(range(first, last + 1))

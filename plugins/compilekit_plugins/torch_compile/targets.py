@@ -25,22 +25,28 @@ def whole(model: Model, name: str, compiler: Compiler) -> list[str]:
     return [name]
 
 
-def regions(model: Model, name: str, wanted: str | list[str], compiler: Compiler) -> list[str]:
+def regions(model: Model, name: str, kind: str | list[str], compiler: Compiler) -> list[str]:
     """Compile the blocks of a component, each in place; blocks that are alike share code."""
-    blocks = blocks_of(model, name, wanted)
+    blocks = blocks_of(model, name, kind)
     for block in blocks.values():
         compiler.in_place(block)
     return [f"{block} ({type(part).__name__})" for block, part in blocks.items()]
 
 
-def blocks_of(model: Model, name: str, wanted: str | list[str]) -> dict[str, nn.Module]:
+def blocks_of(model: Model, name: str, kind: str | list[str]) -> dict[str, nn.Module]:
     """The blocks of a component, by their names in it."""
     module = model.entry_point(name).owner
-    if wanted == "auto":
+    if kind == "auto":
         return repeated(module)
-    if wanted == "accelerate":
+    if kind == "accelerate":
         return of_accelerate(module)
-    return of_classes(module, _classes(module, name, wanted))
+    classes = kind if isinstance(kind, list) else repeated_blocks(module)
+    if not classes:
+        raise ck.StepError(
+            f"{name}: a {type(module).__name__} names no repeated blocks; name the block classes "
+            "(`regions: [Block]`), or say `regions: auto`"
+        )
+    return of_classes(module, classes)
 
 
 def quantised_outside(module: nn.Module, blocks: dict[str, nn.Module]) -> list[str]:
@@ -53,18 +59,6 @@ def quantised_outside(module: nn.Module, blocks: dict[str, nn.Module]) -> list[s
     ]
 
 
-def _classes(module: nn.Module, name: str, wanted: str | list[str]) -> list[str]:
-    if isinstance(wanted, list):
-        return wanted
-    own = repeated_blocks(module)
-    if not own:
-        raise ck.StepError(
-            f"{name}: a {type(module).__name__} names no repeated blocks; name the block classes "
-            "(`regions: [Block]`), or say `regions: auto`"
-        )
-    return own
-
-
 def of_classes(module: nn.Module, classes: list[str]) -> dict[str, nn.Module]:
     """The modules of these classes, by name; of nested ones the outermost."""
     present = {type(part).__name__ for part in module.modules()}
@@ -74,8 +68,7 @@ def of_classes(module: nn.Module, classes: list[str]) -> dict[str, nn.Module]:
             f"a {type(module).__name__} has no block of class {', '.join(missing)}; "
             f"it has {', '.join(sorted(present))}"
         )
-    found = {name: part for name, part in module.named_modules() if type(part).__name__ in classes}
-    return _outermost(found)
+    return _outermost({n: m for n, m in module.named_modules() if type(m).__name__ in classes})
 
 
 def repeated(module: nn.Module) -> dict[str, nn.Module]:
@@ -92,11 +85,11 @@ def repeated(module: nn.Module) -> dict[str, nn.Module]:
             shapes = tuple((name, tuple(p.shape)) for name, p in part.named_parameters())
             if shapes and any(part.children()):
                 twins[type(part), shapes][f"{owner}.{index}"] = part
-    found = {
+    repeats = {
         name: part for group in twins.values() if len(group) > 1 for name, part in group.items()
     }
-    outer = _outermost(found)
-    parts = {type(part) for name, part in found.items() if name not in outer}
+    outer = _outermost(repeats)
+    parts = {type(part) for name, part in repeats.items() if name not in outer}
     return {name: part for name, part in outer.items() if type(part) not in parts}
 
 
@@ -107,16 +100,16 @@ def of_accelerate(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
     if not (is_repeated_blocks(module) or has_repeated_blocks(module)):
         # A list is never called; its members are, and accelerate leaves those of mixed lists out.
         return {} if isinstance(module, nn.ModuleList | nn.ModuleDict) else {path: module}
-    found: dict[str, nn.Module] = {}
+    regions: dict[str, nn.Module] = {}
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
-        found |= {inner: child} if is_repeated_blocks(module) else of_accelerate(child, inner)
-    return found
+        regions |= {inner: child} if is_repeated_blocks(module) else of_accelerate(child, inner)
+    return regions
 
 
-def _outermost(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _outermost(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
     return {
         name: part
-        for name, part in found.items()
-        if not any(name.startswith(f"{other}.") for other in found)
+        for name, part in modules.items()
+        if not any(name.startswith(f"{other}.") for other in modules)
     }

@@ -39,9 +39,9 @@ class Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a graph break: the source line, and the first line of the reason."""
-        found = BREAK.search(record.getMessage())
-        if found:
-            self.breaks.setdefault(found["where"], found["why"].strip())
+        match = BREAK.search(record.getMessage())
+        if match:
+            self.breaks.setdefault(match["where"], match["why"].strip())
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -49,9 +49,17 @@ class Watch(logging.Handler):
         before, graphs = utils.get_compilation_metrics(), _graph_count()
         utils.set_compilation_metrics_limit(EVENTS_KEPT)
         with contextlib.ExitStack() as stack:
-            stack.callback(utils.set_compilation_metrics_limit, _default_limit())
-            for name in BREAK_LOGS:
-                stack.enter_context(_listening(logging.getLogger(name), self))
+            default = getattr(utils, "DEFAULT_COMPILATION_METRICS_LIMIT", 64)
+            stack.callback(utils.set_compilation_metrics_limit, default)
+            for logger in map(logging.getLogger, BREAK_LOGS):
+                stack.callback(setattr, logger, "propagate", logger.propagate)
+                stack.callback(logger.setLevel, logger.level)
+                stack.callback(logger.removeHandler, self)
+                # A user who asked torch for these logs still sees them; nobody else gets them.
+                is_asked_for = logger.isEnabledFor(logging.DEBUG) and logger.level == logging.DEBUG
+                logger.propagate = logger.propagate and is_asked_for
+                logger.addHandler(self)
+                logger.setLevel(logging.DEBUG)
             yield
             self._events = _since(before)
             self._graphs = _graph_count() - graphs
@@ -81,10 +89,6 @@ def _graph_count() -> int:
     return int(utils.counters["stats"]["unique_graphs"])
 
 
-def _default_limit() -> int:
-    return int(getattr(utils, "DEFAULT_COMPILATION_METRICS_LIMIT", 64))
-
-
 def _since(before: list[Any]) -> list[Any]:
     known = {id(event) for event in before}
     return [event for event in utils.get_compilation_metrics() if id(event) not in known]
@@ -94,22 +98,6 @@ def _recompile(event: Any) -> str:
     where = f"{event.co_name} at {event.co_filename}:{event.co_firstlineno}"
     reason = event.recompile_reason.splitlines()[0]
     return f"{where}: {reason[:REASON_LENGTH]}"
-
-
-@contextlib.contextmanager
-def _listening(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
-    level, propagates = logger.level, logger.propagate
-    # A user who asked torch for these logs still sees them; nobody else gets them.
-    wanted = logger.isEnabledFor(logging.DEBUG) and level == logging.DEBUG
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = propagates and wanted
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagates
 
 
 @contextlib.contextmanager

@@ -111,11 +111,11 @@ def _name(dtype: torch.dtype) -> str:
 def config_of(options: Torchao, device: Device, key: str) -> Any:
     """The config object that torchao wants."""
     if options.config == "int4_weight" and device == "cpu":
-        return _made(_int4_on_cpu(key), {"group_size": options.group_size or GROUP_SIZE})
-    kind = _found(QUANTIZATION, CLASSES[options.config])
+        return _quiet(_int4_on_cpu(key), {"group_size": options.group_size or GROUP_SIZE})
+    kind = _class(QUANTIZATION, CLASSES[options.config])
     if kind is None:
         raise _missing(options.config, CLASSES[options.config], "0.14", key)
-    return _made(kind, _arguments(options))
+    return _quiet(kind, _arguments(options))
 
 
 def _arguments(options: Torchao) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _arguments(options: Torchao) -> dict[str, Any]:
     return {}
 
 
-def _made(kind: Any, arguments: dict[str, Any]) -> Any:
+def _quiet(kind: Any, arguments: dict[str, Any]) -> Any:
     # By default it would set flags of inductor for the whole process, and leave them set.
     known = inspect.signature(kind).parameters
     quiet = {"set_inductor_config": False} if "set_inductor_config" in known else {}
@@ -142,23 +142,23 @@ def _made(kind: Any, arguments: dict[str, Any]) -> Any:
 
 def _int4_on_cpu(key: str) -> Any:
     for module, name in INT4_ON_CPU:
-        found = _found(module, name)
-        if found is not None:
-            return found
+        kind = _class(module, name)
+        if kind is not None:
+            return kind
     raise _missing("int4_weight on a CPU", INT4_ON_CPU[0][1], "0.15", key)
 
 
-def _found(module: str, name: str) -> Any:
+def _class(module: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError:
         return None
 
 
-def _missing(what: str, name: str, since: str, key: str) -> ck.StepError:
+def _missing(use: str, name: str, since: str, key: str) -> ck.StepError:
     import torchao
 
     return ck.StepError(
-        f"{key}: torchao {torchao.__version__} has no {name}, which {what} needs: install torchao "
+        f"{key}: torchao {torchao.__version__} has no {name}, which {use} needs: install torchao "
         f"{since} to {LAST_TRIED}, or say another config"
     )

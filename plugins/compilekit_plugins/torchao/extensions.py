@@ -13,15 +13,11 @@ TALKATIVE = ("torchao", "torch.utils._pytree")
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keep what torchao and torch say while torchao is imported off the terminal."""
-    loggers = [logging.getLogger(name) for name in TALKATIVE]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
+    with contextlib.ExitStack() as stack:
+        for logger in map(logging.getLogger, TALKATIVE):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
         yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def extensions() -> str:

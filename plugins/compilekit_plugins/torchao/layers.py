@@ -23,7 +23,7 @@ def chosen(
     """The layers to quantise by their names in the component, and why the rest are not."""
     rows = _rows(module, component, context)
     adapters = _of_adapters(module)
-    found: dict[str, nn.Linear] = {}
+    layers: dict[str, nn.Linear] = {}
     skipped: dict[str, str] = {}
     for name, layer in _linears(module):
         reason = (
@@ -34,8 +34,8 @@ def chosen(
         if reason:
             skipped[name] = reason
         else:
-            found[name] = layer
-    return found, skipped
+            layers[name] = layer
+    return layers, skipped
 
 
 def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -92,8 +92,8 @@ def _rows(module: nn.Module, component: str, context: ck.StepContext) -> dict[st
     rows: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         for name, layer in _linears(module):
-            hook = layer.register_forward_pre_hook(_counter(rows, name), with_kwargs=True)
-            stack.callback(hook.remove)
+            counter = _counter(rows, name)
+            stack.enter_context(layer.register_forward_pre_hook(counter, with_kwargs=True))
         context.replay(component)
     return rows
 

@@ -40,9 +40,8 @@ def quantise(model: Model, options: Torchao, context: ck.StepContext) -> ck.Step
                 reasons[name] = UNSAID
         matched[component] = [name for name in layers if name not in reasons]
         skipped |= {f"{component}.{name}": reason for name, reason in reasons.items()}
-    result = ck.StepResult(matched=matched, changed=matched, skipped=skipped)
-    result.details = {"extensions": extensions()}
-    return result
+    details: dict[str, object] = {"extensions": extensions()}
+    return ck.StepResult(matched=matched, changed=matched, skipped=skipped, details=details)
 
 
 def _gpu(module: nn.Module) -> torch.device:
@@ -54,8 +53,10 @@ def _gpu(module: nn.Module) -> torch.device:
 def _apply(module: nn.Module, config: Any, layers: dict[str, nn.Linear], where: str) -> None:
     import torchao
 
-    wanted = set(layers.values())
+    chosen_layers = set(layers.values())
     try:
-        torchao.quantization.quantize_(module, config, filter_fn=lambda layer, _: layer in wanted)
+        torchao.quantization.quantize_(
+            module, config, filter_fn=lambda layer, _: layer in chosen_layers
+        )
     except Exception as error:
         raise ck.StepError(f"{where}: torchao {torchao.__version__}: {error}") from error

@@ -12,6 +12,6 @@ from typing import Any
 
 def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
     """Answer one request: a check, or a build."""
-    from .job import Job
+    from .job import answer
 
-    return Job(request, say).run()
+    return answer(request, say)

@@ -17,11 +17,11 @@ PREFIX = "Habana/"
 NAME = "gaudi_config.json"
 
 FLAGS = ("use_torch_autocast", "use_dynamic_shapes", "use_fused_adam", "use_fused_clip_norm")
-LISTS = ("autocast_bf16_ops", "autocast_fp32_ops")
 VARIABLES = {
     "autocast_bf16_ops": "PT_HPU_AUTOCAST_LOWER_PRECISION_OPS_LIST",
     "autocast_fp32_ops": "PT_HPU_AUTOCAST_FP32_OPS_LIST",
 }
+LISTS = tuple(VARIABLES)
 
 
 def names() -> list[str]:
@@ -37,20 +37,20 @@ def read(named: str) -> dict[str, Any]:
     if path.is_dir():
         path = path / NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Fault(
             f"{named}: neither a file or folder here, nor one of {', '.join(names())}"
         ) from error
     except ValueError as error:
         raise Fault(f"{path}: no JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise Fault(f"{path}: holds no mapping")
-    for key, value in found.items():
+    for key, value in settings.items():
         _check(path, key, value)
-    if len({found.get(name) is None for name in LISTS}) > 1:
+    if len({settings.get(name) is None for name in LISTS}) > 1:
         raise Fault(f"{path}: has one of {' and '.join(LISTS)}; the driver wants both, or none")
-    return found
+    return settings
 
 
 def _check(path: Path, key: str, value: Any) -> None:
@@ -58,7 +58,7 @@ def _check(path: Path, key: str, value: Any) -> None:
         right = isinstance(value, bool)
     elif key in LISTS:
         right = value is None or (
-            isinstance(value, list) and all(isinstance(each, str) for each in value)
+            isinstance(value, list) and all(isinstance(name, str) for name in value)
         )
     else:
         # transformers puts its version there, and the like.
@@ -67,17 +67,17 @@ def _check(path: Path, key: str, value: Any) -> None:
         raise Fault(f"{path}: {key}: {value!r} is not what belongs there")
 
 
-def without_lists(found: dict[str, Any]) -> dict[str, Any]:
+def without_lists(settings: dict[str, Any]) -> dict[str, Any]:
     """What may be handed over once the driver package is imported."""
-    return {key: value for key, value in found.items() if key in FLAGS}
+    return {key: value for key, value in settings.items() if key in FLAGS}
 
 
-def write_lists(found: dict[str, Any], folder: Path) -> dict[str, str]:
+def write_lists(settings: dict[str, Any], folder: Path) -> dict[str, str]:
     """Write the op lists to files, an operation a line; gives the variables that name them."""
-    made = {}
+    variables = {}
     for name, variable in VARIABLES.items():
-        if found.get(name) is not None:
+        if settings.get(name) is not None:
             path = folder / f"{name}.txt"
-            path.write_text("".join(f"{op}\n" for op in found[name]), encoding="utf-8")
-            made[variable] = str(path)
-    return made
+            path.write_text("".join(f"{op}\n" for op in settings[name]), encoding="utf-8")
+            variables[variable] = str(path)
+    return variables

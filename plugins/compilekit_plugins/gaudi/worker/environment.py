@@ -26,17 +26,12 @@ def wanted(
 
     cache_size: megabytes for recipes, which go into the folder too; 0 for no such cache.
     """
-    found = {LAZY: "1" if mode == "graphs" else "0", METRICS: "1"}
-    found |= config.write_lists(dict(gaudi_config), folder)
+    variables = {LAZY: "1" if mode == "graphs" else "0", METRICS: "1"}
+    variables |= config.write_lists(dict(gaudi_config), folder)
     if cache_size:
         # Three fields: where, whether to empty it first, and megabytes.
-        found[CACHE] = f"{folder / 'recipes'},false,{cache_size}"
-    return found
-
-
-def is_imported() -> bool:
-    """Whether the driver package is imported, after which it reads no variable again."""
-    return DRIVER in sys.modules
+        variables[CACHE] = f"{folder / 'recipes'},false,{cache_size}"
+    return variables
 
 
 def set_up(variables: Mapping[str, str]) -> dict[str, str | None]:
@@ -50,18 +45,18 @@ def set_up(variables: Mapping[str, str]) -> dict[str, str | None]:
             f"{MIGRATION} is set, which turns calls for CUDA into others for the whole process "
             "(diffusers' own to('hpu') sets it): unset it, and start anew"
         )
-    if is_imported():
+    if DRIVER in sys.modules:
         # Without counters less is known; and where recipes go may be any folder, if there is one.
         other.pop(METRICS, None)
         if CACHE in os.environ:
             other.pop(CACHE, None)
         if other:
-            said = "; ".join(
+            wrong = "; ".join(
                 f"{name} must be {value}, and is {os.environ.get(name, 'not set')}"
                 for name, value in other.items()
             )
             raise MachineFault(
-                f"{said}. It is too late to set it: {DRIVER} is imported already, and looks only "
+                f"{wrong}. It is too late to set it: {DRIVER} is imported already, and looks only "
                 "then (`import torch` may import it by itself). Set it where this process is "
                 "started"
             )
@@ -71,18 +66,12 @@ def set_up(variables: Mapping[str, str]) -> dict[str, str | None]:
     try:
         import_driver()
     except BaseException:
-        put_back(before)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         raise
     return before
-
-
-def put_back(before: Mapping[str, str | None]) -> None:
-    """Undo what was set."""
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def import_driver() -> Any:
@@ -93,22 +82,22 @@ def import_driver() -> Any:
         importlib.import_module(f"{DRIVER}.core")
         return importlib.import_module(DRIVER)
     except (ImportError, RuntimeError, AssertionError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise MachineFault(f"{DRIVER} cannot be imported: {what}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise MachineFault(f"{DRIVER} cannot be imported: {reason}") from error
 
 
 def recipes() -> Path | None:
     """The folder whose name, with the rank behind it, is that of the recipe cache."""
-    said = os.environ.get(CACHE, "")
-    return Path(said.partition(",")[0]) if said else None
+    setting = os.environ.get(CACHE, "")
+    return Path(setting.partition(",")[0]) if setting else None
 
 
 def _is_set(name: str, value: str) -> bool:
-    held = os.environ.get(name)
-    if held is None or name not in config.VARIABLES.values():
-        return held == value
+    present = os.environ.get(name)
+    if present is None or name not in config.VARIABLES.values():
+        return present == value
     # Op lists are the same if the files say the same, wherever they lie.
     try:
-        return Path(held).read_text(encoding="utf-8") == Path(value).read_text(encoding="utf-8")
+        return Path(present).read_text(encoding="utf-8") == Path(value).read_text(encoding="utf-8")
     except OSError:
         return False

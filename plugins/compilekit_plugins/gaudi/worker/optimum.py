@@ -40,38 +40,42 @@ SCHEDULERS = {
 def refuse_unknown(kind: str) -> None:
     """Look whether optimum-habana has a pipeline like this. Imports nothing of it."""
     if kind not in PIPELINES:
-        known = ", ".join(PIPELINES)
-        raise ModelFault(f"optimum-habana has no pipeline for {kind}; it has {known}")
+        raise ModelFault(
+            f"optimum-habana has no pipeline for {kind}; it has {', '.join(PIPELINES)}"
+        )
 
 
 def gaudi_pipeline(stock: Any, kind: str, options: Mapping[str, Any]) -> Any:
     """The Gaudi pipeline with a stock pipeline's components."""
     refuse_unknown(kind)
-    found = _library()
+    library = _library()
+    from optimum.habana import GaudiConfig
+
     with_graphs = options["mode"] == "graphs"
-    plain = getattr(found, f"Gaudi{kind}")
+    plain = getattr(library, f"Gaudi{kind}")
     dropped = _dropped(plain) if with_graphs else []
-    if "timestep_cond" in dropped and _is_distilled(stock):
+    settings = getattr(getattr(stock, "unet", None), "config", {})
+    if "timestep_cond" in dropped and settings.get("time_cond_proj_dim") is not None:
         raise Fault(
             f"the graphs of {plain.__name__} drop `timestep_cond`, so the guidance of this "
             "distilled UNet would be lost: use `engine: native`"
         )
     owner = _with_calls(plain, options["batch_size"], dropped)
     taken = inspect.signature(owner.__init__).parameters
-    own = {name: value for name, value in stock.config.items() if name in taken}
-    parts = {**own, **{n: part for n, part in stock.components.items() if n in taken}}
-    parts["scheduler"] = _scheduler(found, stock.scheduler, options["scheduler"])
+    known = {**stock.config, **stock.components}
+    parts = {name: part for name, part in known.items() if name in taken}
+    parts["scheduler"] = _scheduler(library, stock.scheduler, options["scheduler"])
     dtypes = {str(part.dtype) for part in parts.values() if hasattr(part, "parameters")}
-    made = owner(
+    subject = owner(
         **parts,
         use_habana=True,
         use_hpu_graphs=with_graphs,
         # Its op lists are declared by now: handed over again, they would be refused as too late.
-        gaudi_config=_gaudi_config(options["gaudi_config"]),
+        gaudi_config=GaudiConfig(**config.without_lists(config.read(options["gaudi_config"]))),
         bf16_full_eval=dtypes == {"torch.bfloat16"},
     )
-    made.set_progress_bar_config(disable=True)
-    return made.to("hpu")
+    subject.set_progress_bar_config(disable=True)
+    return subject.to("hpu")
 
 
 def _library() -> Any:
@@ -82,16 +86,10 @@ def _library() -> Any:
     return optimum.habana.diffusers
 
 
-def _gaudi_config(named: str) -> Any:
-    from optimum.habana import GaudiConfig
-
-    return GaudiConfig(**config.without_lists(config.read(named)))
-
-
-def _scheduler(found: Any, scheduler: Any, wanted: str) -> Any:
+def _scheduler(library: Any, scheduler: Any, named: str) -> Any:
     """Gaudi's own scheduler of the kind that the pipeline has; another kind is another result."""
     kind = type(scheduler).__name__
-    name = wanted or SCHEDULERS.get(kind, "")
+    name = named or SCHEDULERS.get(kind, "")
     if not name:
         return scheduler
     stock = {gaudi: plain for plain, gaudi in SCHEDULERS.items()}.get(name, name)
@@ -103,7 +101,7 @@ def _scheduler(found: Any, scheduler: Any, wanted: str) -> Any:
             f"scheduler: {name} draws other pictures than the pipeline's {kind}: put the step "
             f"`scheduler: {{name: {stock}}}` before this one"
         )
-    return getattr(found, name).from_config(scheduler.config) if name != kind else scheduler
+    return getattr(library, name).from_config(scheduler.config) if name != kind else scheduler
 
 
 CONDITIONS = {
@@ -121,11 +119,6 @@ def _dropped(owner: Any) -> list[str]:
         return []
     taken = inspect.signature(captures).parameters
     return [name for name in CONDITIONS if name not in taken]
-
-
-def _is_distilled(stock: Any) -> bool:
-    settings = getattr(getattr(stock, "unet", None), "config", {})
-    return settings.get("time_cond_proj_dim") is not None
 
 
 def _with_calls(owner: Any, batch_size: int, dropped: Sequence[str]) -> Any:
@@ -173,10 +166,10 @@ class Running:
 
         refuse_unknown(kind)
         self._folder = folder
-        found = {name: getattr(torch, text) for name, text in dtypes.items()}
+        kinds = {name: getattr(torch, text) for name, text in dtypes.items()}
         try:
             with recipes.no_bars():
-                stock = getattr(diffusers, kind).from_pretrained(folder / MODEL, torch_dtype=found)
+                stock = getattr(diffusers, kind).from_pretrained(folder / MODEL, torch_dtype=kinds)
         except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ModelFault(f"the model cannot be loaded by diffusers here: {first}") from error
@@ -190,22 +183,17 @@ class Running:
 
     def draw(self, call: Mapping[str, Any], seed: int) -> Any:
         """The pictures of one call; None if it gives none."""
+        import numpy as np
         import torch
 
-        said = {"output_type": "np", **recipes.opened(dict(call), self._folder)}
+        arguments = {"output_type": "np", **recipes.opened(call, self._folder)}
         generator = torch.Generator("cpu").manual_seed(seed)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            result = self.subject(**said, generator=generator)
+            result = self.subject(**arguments, generator=generator)
         images = getattr(result, "images", None)
-        return None if images is None else _stacked(images)
+        return np.stack(images) if isinstance(images, list) else images
 
     def report(self) -> dict[str, object]:
         """What was captured and compiled."""
         return report(self.subject)
-
-
-def _stacked(images: Any) -> Any:
-    import numpy as np
-
-    return np.stack([np.asarray(each) for each in images]) if isinstance(images, list) else images

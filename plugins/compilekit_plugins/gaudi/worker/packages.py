@@ -91,42 +91,39 @@ def validated(release: str) -> str:
 
 def findings(engine: str) -> Iterator[tuple[bool, str]]:
     """What does not go together, or is not there, and whether that is grave."""
-    found = versions()
-    plugin, release = found[PLUGIN], found[OPTIMUM]
+    plugin, torch = version(PLUGIN), version("torch")
     if not plugin:
         yield True, f"{PLUGIN} is not installed: {CONTAINER}"
-    wanted = TORCH.get(synapse(plugin), "")
-    if wanted and not found["torch"].startswith(f"{wanted}."):
-        yield (
-            True,
-            (
-                f"SynapseAI {synapse(plugin)} belongs to Intel's torch {wanted}, and torch "
-                f"{found['torch']} is installed: go back to the container's own"
-            ),
+    like = TORCH.get(synapse(plugin), "")
+    if like and not torch.startswith(f"{like}."):
+        text = (
+            f"SynapseAI {synapse(plugin)} belongs to Intel's torch {like}, and torch "
+            f"{torch} is installed: go back to the container's own"
         )
+        yield True, text
     kind, driver = device()
     if plugin and not kind:
         yield True, "no Gaudi device: hl-smi is not there, or shows none"
     elif driver.split(".")[:2] != plugin.split(".")[:2] and driver and plugin:
         yield False, f"the driver is {driver}, and {PLUGIN} is {plugin}: they belong together"
     if engine == "optimum":
-        yield from _optimum(release, plugin)
+        yield from _optimum(version(OPTIMUM), plugin)
 
 
 def _optimum(release: str, plugin: str) -> Iterator[tuple[bool, str]]:
     if not release:
         yield True, f"{OPTIMUM} is not installed: {INSTALL}"
         return
-    wanted = validated(release)
-    if not wanted:
+    like = validated(release)
+    if not like:
         yield True, f"{OPTIMUM} {release} is not known here; 1.4 to 1.21 are: {INSTALL}"
-    elif plugin and synapse(plugin).split(".")[:2] != wanted.split("."):
-        fits = [name for name, each in VALIDATED.items() if synapse(plugin).startswith(f"{each}.")]
+    elif plugin and synapse(plugin).split(".")[:2] != like.split("."):
+        fits = [
+            name for name, stack in VALIDATED.items() if synapse(plugin).startswith(f"{stack}.")
+        ]
         other = f"; {fits[-1]} goes with it" if fits else ""
-        yield (
-            True,
-            (
-                f"{OPTIMUM} {release} was validated with SynapseAI {wanted}, and "
-                f"{synapse(plugin)} is here{other}"
-            ),
+        text = (
+            f"{OPTIMUM} {release} was validated with SynapseAI {like}, and "
+            f"{synapse(plugin)} is here{other}"
         )
+        yield True, text

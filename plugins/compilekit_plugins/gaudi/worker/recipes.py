@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +16,38 @@ PLAIN = "all"
 
 def collect(cache: Path | None, bundle: Path) -> int:
     """Copy the recipes of this process into a bundle; gives how many there are."""
-    count = 0
     if cache is None:
-        return count
+        return 0
     for folder in sorted(cache.parent.glob(f"{cache.name}*")):
         # The driver puts the rank behind the name that it was given.
         name = folder.name.removeprefix(cache.name) or PLAIN
         if folder.is_dir() and any(folder.iterdir()):
-            made = shutil.copytree(folder, bundle / FOLDER / name)
-            count += len(list(made.glob("*.recipe")))
-    return count
+            shutil.copytree(folder, bundle / FOLDER / name)
+    return len(list((bundle / FOLDER).glob("*/*.recipe")))
 
 
-def spread(bundle: Path, cache: Path) -> int:
+def spread(bundle: Path, cache: Path) -> None:
     """Copy a bundle's recipes where the driver looks for them, on a disk that has file locks."""
-    count = 0
-    for folder in sorted((bundle / FOLDER).glob("*")):
+    for folder in (bundle / FOLDER).glob("*"):
         rank = "" if folder.name == PLAIN else folder.name
-        target = cache.parent / f"{cache.name}{rank}"
-        made = shutil.copytree(folder, target, dirs_exist_ok=True)
-        count += len(list(made.glob("*.recipe")))
-    return count
+        shutil.copytree(folder, cache.parent / f"{cache.name}{rank}", dirs_exist_ok=True)
 
 
 def calls(bundle: Path) -> tuple[list[dict[str, Any]], int]:
     """The warm-up list of a bundle, and its seed."""
-    said = json.loads((bundle / WARM_UP).read_text(encoding="utf-8"))
-    return said["calls"], said["seed"]
+    warm_up = json.loads((bundle / WARM_UP).read_text(encoding="utf-8"))
+    return warm_up["calls"], warm_up["seed"]
 
 
-def opened(call: dict[str, Any], bundle: Path) -> dict[str, Any]:
+def opened(call: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
     """A call of the list, its pictures opened."""
     from PIL import Image
 
-    made = dict(call)
-    for name in made.pop("pictures", []):
+    arguments = dict(call)
+    for name in arguments.pop("pictures", []):
         with Image.open(bundle / PICTURES / f"{name}.png") as picture:
-            made[name] = picture.convert("RGB")
-    return made
+            arguments[name] = picture.convert("RGB")
+    return arguments
 
 
 @contextlib.contextmanager
@@ -63,11 +57,9 @@ def no_bars() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     libraries: list[Any] = [diffusers_logging, transformers_logging]
-    shown = [each for each in libraries if each.is_progress_bar_enabled()]
-    for each in shown:
-        each.disable_progress_bar()
-    try:
+    with contextlib.ExitStack() as stack:
+        for library in libraries:
+            if library.is_progress_bar_enabled():
+                stack.callback(library.enable_progress_bar)
+                library.disable_progress_bar()
         yield
-    finally:
-        for each in shown:
-            each.enable_progress_bar()

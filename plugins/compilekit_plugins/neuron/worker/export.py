@@ -18,16 +18,18 @@ def shapes(options: dict[str, Any]) -> dict[str, Any]:
     from optimum.exporters.neuron import normalize_diffusers_input_shapes
 
     names = ("batch_size", "height", "width", "num_images_per_prompt")
-    found: dict[str, Any] = normalize_diffusers_input_shapes(
-        {**{name: options[name] for name in names}, "sequence_length": None}
+    return dict(
+        normalize_diffusers_input_shapes(
+            {**{name: options[name] for name in names}, "sequence_length": None}
+        )
     )
-    return found
 
 
 def export(job: Any, destination: Path) -> dict[str, Any]:
     """Compile every part into a folder, as optimum-neuron lays it out."""
     mended = mend("export", job.request.get("without", ()))
     from optimum.exporters.neuron import convert, main_export
+    from optimum.neuron.utils.system import get_available_cores
 
     from .fixes_export import set_softmax
 
@@ -37,11 +39,10 @@ def export(job: Any, destination: Path) -> dict[str, Any]:
     set_softmax(fused=options["fuse_softmax"])
     seconds = _timed(job, convert)
     cast = None if options["auto_cast"] == "none" else options["auto_cast"]
-    found = pipeline(job, to_export=True)
     destination.mkdir(parents=True, exist_ok=True)
     main_export(
         model_name_or_path=job.request["model"],
-        model=found,
+        model=pipeline(job, to_export=True),
         output=destination,
         compiler_kwargs={
             "auto_cast": cast,
@@ -63,16 +64,15 @@ def export(job: Any, destination: Path) -> dict[str, Any]:
         lora_args=lora_arguments(options.get("lora", [])),
         **shapes(options),
     )
-    if options["validation"]:
-        _say_validation(job)
+    if options["validation"] and get_available_cores() == 0:
+        job.note("validation on the device was skipped, not passed: there is no Neuron device here")
     return {"seconds": seconds, "fixes": mended, "class": job.request["class"]}
 
 
 def _refuse(job: Any) -> None:
     """What is known not to work, before the compiler runs."""
     options = job.options
-    is_xl = "StableDiffusionXL" in job.request["class"]
-    if is_xl and not options["inline_weights"]:
+    if "StableDiffusionXL" in job.request["class"] and not options["inline_weights"]:
         raise Fault(
             "inline_weights: false: the SDK cannot compile SDXL's UNet so, and upstream inlines "
             "them all without a word; leave it out"
@@ -104,10 +104,3 @@ def _timed(job: Any, convert: Any) -> dict[str, float]:
     convert.export = timed
     logging.getLogger("optimum").setLevel(logging.WARNING)
     return seconds
-
-
-def _say_validation(job: Any) -> None:
-    from optimum.neuron.utils.system import get_available_cores
-
-    if get_available_cores() == 0:
-        job.note("validation on the device was skipped, not passed: there is no Neuron device here")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from . import packages
 from .load import has_device
@@ -20,6 +19,8 @@ KNOWN_NEEDS = {False: (35 * GB, 860_000_000 * 4), True: (92 * GB, 2_567_000_000 
 
 For other models the need is scaled by their UNet's size: a guess, and called so.
 """
+
+DENOISERS = ("unet", "transformer")
 
 LEAST = 2 * GB
 """What the libraries alone take."""
@@ -41,17 +42,15 @@ class Facts:
     device: bool = False
 
 
-def facts(model: Path, options: dict[str, Any], root: Path = Path("/")) -> Facts:
+def facts(model: Path, root: Path = Path("/")) -> Facts:
     """Look at the machine and the model's folder."""
-    del options
     index = json.loads((model / "model_index.json").read_text(encoding="utf-8"))
     files = [path for path in model.rglob("*") if path.suffix in (".safetensors", ".bin")]
-    denoisers = ("unet", "transformer")
     return Facts(
         memory=memory(root),
         disk=shutil.disk_usage(Path()).free,
         weights=sum(path.stat().st_size for path in files),
-        denoiser=sum(path.stat().st_size for path in files if path.parent.name in denoisers),
+        denoiser=sum(path.stat().st_size for path in files if path.parent.name in DENOISERS),
         is_xl="XL" in str(index.get("_class_name", "")),
         python=sys.version_info[:2],
         versions=packages.versions(),
@@ -64,11 +63,11 @@ def facts(model: Path, options: dict[str, Any], root: Path = Path("/")) -> Facts
 def memory(root: Path = Path("/")) -> int:
     """The bytes that can be had: free memory and swap, or what the control group leaves."""
     # By hand: this interpreter may lack psutil, and the findings must say what else it lacks.
-    found = {}
+    sizes = {}
     for line in (root / "proc/meminfo").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
-        found[name] = int(value.split()[0]) * 1024
-    free = found.get("MemAvailable", found.get("MemTotal", 0)) + found.get("SwapFree", 0)
+        sizes[name] = int(value.split()[0]) * 1024
+    free = sizes.get("MemAvailable", sizes.get("MemTotal", 0)) + sizes.get("SwapFree", 0)
     return min([free, *_group_limits(root)])
 
 
@@ -89,31 +88,32 @@ def _group_limits(root: Path) -> Iterator[int]:
 
 def findings(known: Facts) -> list[tuple[bool, str]]:
     """What is to be said, and whether it is grave."""
-    return [*_packages(known), *_space(known), *_device(known)]
+    findings = [*_packages(known), *((True, text) for text in _space(known))]
+    if not known.device:
+        findings.append(
+            (False, "no Neuron device here: what is compiled cannot run or be validated")
+        )
+    return findings
 
 
 def _packages(known: Facts) -> Iterator[tuple[bool, str]]:
     oldest, newest = (3, 10), (3, 12)
     if not oldest <= known.python < newest:
-        found = ".".join(map(str, known.python))
-        yield True, f"{sys.executable} is Python {found}; optimum-neuron runs on 3.10 and 3.11"
+        python = ".".join(map(str, known.python))
+        yield True, f"{sys.executable} is Python {python}; optimum-neuron runs on 3.10 and 3.11"
     if known.placeholders:
-        yield (
-            True,
-            (
-                f"{', '.join(known.placeholders)}: the public index has only empty packages of "
-                "these names; the real ones come from AWS's own index (see `compilekit doctor`)"
-            ),
+        text = (
+            f"{', '.join(known.placeholders)}: the public index has only empty packages of "
+            "these names; the real ones come from AWS's own index (see `compilekit doctor`)"
         )
+        yield True, text
     if known.absent:
         how = "`compilekit doctor` says where they come from"
         yield True, f"not installed for {sys.executable}: {', '.join(known.absent)}; {how}"
-    found = known.versions.get("optimum-neuron", "")
-    if found and found not in packages.KNOWN:
-        yield (
-            False,
-            (f"optimum-neuron {found}: this was tried with {', '.join(packages.KNOWN)} alone"),
-        )
+    release = known.versions.get("optimum-neuron", "")
+    if release and release not in packages.KNOWN:
+        tried = ", ".join(packages.KNOWN)
+        yield False, f"optimum-neuron {release}: this was tried with {tried} alone"
 
 
 def need(known: Facts) -> tuple[int, str]:
@@ -121,31 +121,19 @@ def need(known: Facts) -> tuple[int, str]:
     stated, size = KNOWN_NEEDS[known.is_xl]
     if known.denoiser * 2 >= size:
         return stated, "stated by AWS"
-    scaled = int(stated * known.denoiser / size)
-    return max(LEAST, scaled), "a guess, by the size of its UNet"
+    return max(LEAST, int(stated * known.denoiser / size)), "a guess, by the size of its UNet"
 
 
-def _space(known: Facts) -> Iterator[tuple[bool, str]]:
-    wanted, source = need(known)
-    if known.memory < wanted:
+def _space(known: Facts) -> Iterator[str]:
+    size, source = need(known)
+    if known.memory < size:
         yield (
-            True,
-            (
-                f"memory: compiling takes about {wanted / GB:.0f} GB ({source}), and "
-                f"{known.memory / GB:.1f} GB can be had, swap included"
-            ),
+            f"memory: compiling takes about {size / GB:.0f} GB ({source}), and "
+            f"{known.memory / GB:.1f} GB can be had, swap included"
         )
     # The compiled folder holds the weights again, and the compiler's own files are as large.
     if known.disk < 3 * known.weights:
         yield (
-            True,
-            (
-                f"disk: about {3 * known.weights / GB:.1f} GB are needed, and "
-                f"{known.disk / GB:.1f} GB are free"
-            ),
+            f"disk: about {3 * known.weights / GB:.1f} GB are needed, and "
+            f"{known.disk / GB:.1f} GB are free"
         )
-
-
-def _device(known: Facts) -> Iterator[tuple[bool, str]]:
-    if not known.device:
-        yield False, "no Neuron device here: what is compiled cannot run or be validated"

@@ -32,8 +32,8 @@ class Job:
         self._before_imports()
         refuse_unknown(self.request["class"])
         level = self.request.get("level", "")
-        for each in LEVELS[:2] if not level else (level,):
-            getattr(self, f"_check_{each}")()
+        for check in (level,) if level else LEVELS[:2]:
+            getattr(self, f"_check_{check}")()
         return {"notes": self.notes} if level else self._build()
 
     def note(self, text: str) -> None:
@@ -43,9 +43,8 @@ class Job:
 
     def _before_imports(self) -> None:
         """What libraries look at once, while they are imported."""
-        os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = {"trn2": "trn2"}.get(
-            self.options.get("instance_type", "inf2"), "trn1"
-        )
+        is_trn2 = self.options.get("instance_type") == "trn2"
+        os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = "trn2" if is_trn2 else "trn1"
         # Nothing is fetched behind the user's back: what is needed lies in folders.
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -54,9 +53,8 @@ class Job:
         from . import host
 
         self.say("looking at this machine")
-        facts = host.facts(Path(self.request["model"]), self.options)
-        force = bool(self.request.get("force"))
-        check_machine(host.findings(facts), self.note, force=force)
+        findings = host.findings(host.facts(Path(self.request["model"])))
+        check_machine(findings, self.note, force=bool(self.request.get("force")))
 
     def _check_trace(self) -> None:
         from .trace import check
@@ -71,29 +69,25 @@ class Job:
     def _check_compile(self) -> None:
         from .export import export
 
-        folder = Path("compiled-only")
         start = time.perf_counter()
-        export(self, folder)
-        seconds = time.perf_counter() - start
-        self.note(f"compiled, and not kept, in {seconds:.0f} s")
+        export(self, Path("compiled-only"))
+        self.note(f"compiled, and not kept, in {time.perf_counter() - start:.0f} s")
 
     def _build(self) -> dict[str, Any]:
         from .draw import draw
         from .export import export
 
-        reference: dict[str, Any] = {}
-        if self.request.get("sample"):
-            self.say("drawing the sample, not compiled")
-            reference = draw(self, None, "reference.npy")
-        made = export(self, Path(self.request["destination"]))
-        drawn: dict[str, Any] = {}
-        if self.request.get("sample"):
-            self.say("drawing the sample, compiled")
-            drawn = draw(self, Path(self.request["destination"]), "drawn.npy")
+        def drawn(kind: str, compiled: Path | None, file: str) -> dict[str, Any]:
+            if not self.request.get("sample"):
+                return {}
+            self.say(f"drawing the sample, {kind}")
+            return draw(self, compiled, file)
+
+        destination = Path(self.request["destination"])
         return {
-            **made,
+            "reference": drawn("not compiled", None, "reference.npy"),
+            **export(self, destination),
+            "drawn": drawn("compiled", destination, "drawn.npy"),
             "versions": packages.versions(),
-            "reference": reference,
-            "drawn": drawn,
             "notes": self.notes,
         }

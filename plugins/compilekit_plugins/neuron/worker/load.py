@@ -6,7 +6,7 @@ Used by the worker, to draw the sample, and by the plugin, where a bundle is loa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def has_device(devices: Path = Path("/proc/devices")) -> bool:
         return False
 
 
-def load(folder: Path, kind: str, parallel: str, without: Iterable[str] = ()) -> Any:
+def load(folder: Path, kind: str, parallel: str, without: Collection[str] = ()) -> Any:
     """Make a compiled folder ready.
 
     kind: diffusers' name of the pipeline's class.

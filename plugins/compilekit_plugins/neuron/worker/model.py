@@ -35,41 +35,38 @@ def pipeline(job: Any, *, to_export: bool) -> Any:
     folder = Path(job.request["model"])
     try:
         # The folder is relative: flags of the compiler depend on words in whole paths.
-        found = kind.from_pretrained(folder, torch_dtype=dtype(job), **_replaced(job))
+        subject = kind.from_pretrained(folder, torch_dtype=dtype(job), **_replaced(job))
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise ModelFault(
             f"the model cannot be loaded by diffusers here: {_first(error)}"
         ) from error
-    for name, component in found.components.items():
+    for name, component in subject.components.items():
         if hasattr(component, "eval"):
             component.eval()
-            _all_there(name, component, Path(_other(job, name) or folder / name))
-    found.set_progress_bar_config(disable=True)
+            other = job.options.get("unet") if name == "unet" else None
+            _all_there(name, component, Path(other or folder / name))
+    subject.set_progress_bar_config(disable=True)
     adapter = job.options.get("ip_adapter")
     if adapter:
-        found.load_ip_adapter(
+        subject.load_ip_adapter(
             adapter["source"], subfolder=adapter["subfolder"], weight_name=adapter["weight_name"]
         )
-        found.set_ip_adapter_scale(adapter["scale"])
-    unet = getattr(found, "unet", None)
-    if not to_export and unet is not None and unet.config.time_cond_proj_dim is not None:
+        subject.set_ip_adapter_scale(adapter["scale"])
+    if to_export:
+        return subject
+    unet = getattr(subject, "unet", None)
+    if unet is not None and unet.config.time_cond_proj_dim is not None:
         # A distilled UNet: the compiled pipeline has this scheduler too, whatever the folder's.
         from diffusers import LCMScheduler
 
-        found.scheduler = LCMScheduler.from_config(found.scheduler.config)
-    if not to_export:
-        _fuse(found, job.options.get("lora", []))
-    return found
-
-
-def _other(job: Any, name: str) -> str:
-    """The folder of a part that the options put in place of the model's own."""
-    return str(job.options.get("unet") or "") if name == "unet" else ""
+        subject.scheduler = LCMScheduler.from_config(subject.scheduler.config)
+    _fuse(subject, job.options.get("lora", []))
+    return subject
 
 
 def _replaced(job: Any) -> dict[str, Any]:
     """The parts that the options put in place of the model's own."""
-    other = _other(job, "unet")
+    other = job.options.get("unet")
     if not other:
         return {}
     from diffusers import UNet2DConditionModel
@@ -114,8 +111,9 @@ def plain_class(name: str) -> Any:
 def refuse_unknown(name: str) -> None:
     """Look whether optimum-neuron has a pipeline like this. Imports nothing of it."""
     if name not in PIPELINES:
-        known = ", ".join(PIPELINES)
-        raise ModelFault(f"optimum-neuron has no pipeline for {name}; it has {known}")
+        raise ModelFault(
+            f"optimum-neuron has no pipeline for {name}; it has {', '.join(PIPELINES)}"
+        )
 
 
 def neuron_class(name: str) -> Any:
@@ -134,8 +132,7 @@ def dtype(job: Any) -> Any:
 def controlnets(job: Any) -> list[str]:
     """The folders of the ControlNets, relative as the model's own."""
     folder = Path(job.request["model"])
-    own = sorted(path for path in folder.glob("controlnet*") if (path / "config.json").is_file())
-    return [str(path) for path in own]
+    return sorted(str(path.parent) for path in folder.glob("controlnet*/config.json"))
 
 
 def lora_arguments(adapters: list[dict[str, Any]]) -> Any:
@@ -145,28 +142,26 @@ def lora_arguments(adapters: list[dict[str, Any]]) -> Any:
     from optimum.neuron.utils import LoRAAdapterArguments
 
     return LoRAAdapterArguments(
-        model_ids=[each["source"] for each in adapters],
-        weight_names=[each["weight_name"] for each in adapters],
+        model_ids=[adapter["source"] for adapter in adapters],
+        weight_names=[adapter["weight_name"] for adapter in adapters],
         adapter_names=[ADAPTER.format(number) for number in range(len(adapters))],
-        scales=[each["scale"] for each in adapters],
+        scales=[adapter["scale"] for adapter in adapters],
     )
 
 
-def _fuse(found: Any, adapters: list[dict[str, Any]]) -> None:
+def _fuse(subject: Any, adapters: list[dict[str, Any]]) -> None:
     """As optimum-neuron does it, so that pictures can be compared."""
-    names = [ADAPTER.format(number) for number in range(len(adapters))]
-    for name, each in zip(names, adapters, strict=True):
-        _load_lora(found, name, each)
+    scales = {}
+    for number, adapter in enumerate(adapters):
+        name, source = ADAPTER.format(number), adapter["source"]
+        try:
+            subject.load_lora_weights(source, weight_name=adapter["weight_name"], adapter_name=name)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise Fault(f"lora: {source} cannot be loaded: {_first(error)}") from error
+        scales[name] = adapter["scale"]
     if adapters:
-        found.set_adapters(names, adapter_weights=[each["scale"] for each in adapters])
-        found.fuse_lora()
-
-
-def _load_lora(found: Any, name: str, each: dict[str, Any]) -> None:
-    try:
-        found.load_lora_weights(each["source"], weight_name=each["weight_name"], adapter_name=name)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise Fault(f"lora: {each['source']} cannot be loaded: {_first(error)}") from error
+        subject.set_adapters(list(scales), adapter_weights=list(scales.values()))
+        subject.fuse_lora()
 
 
 def _first(error: Exception) -> str:

@@ -41,8 +41,7 @@ def placeholders() -> list[str]:
 
 def absent() -> list[str]:
     """The packages that are not there."""
-    needed = ("optimum-neuron", "diffusers", *SDK)
-    return [name for name in needed if not version(name)]
+    return [name for name in ("optimum-neuron", "diffusers", *SDK) if not version(name)]
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -69,11 +69,11 @@ def _parts(job: Any) -> dict[str, Any]:
 
     from .export import shapes
 
-    found = pipeline(job, to_export=True)
+    subject = pipeline(job, to_export=True)
     nets = controlnets(job)
-    sizes = exporter.infer_shapes_of_diffusers(shapes(job.options), found, bool(nets))
+    sizes = exporter.infer_shapes_of_diffusers(shapes(job.options), subject, bool(nets))
     parts: dict[str, Any] = get_diffusion_models_for_export(
-        pipeline=found,
+        pipeline=subject,
         tensor_parallel_size=1,
         text_encoder_input_shapes=sizes["text_encoder"],
         unet_input_shapes=sizes.get("unet"),
@@ -104,10 +104,10 @@ def _faults(name: str, module: Any, config: Any, widths: dict[str, int]) -> Iter
     if name.startswith(("unet", "controlnet")):
         widths[name] = first["encoder_hidden_states"].shape[-1]
     try:
-        plain = [_flat(wrapped(*each.values())) for each in (first, second)]
+        plain = [_flat(wrapped(*inputs.values())) for inputs in (first, second)]
         jit: Any = torch.jit
         traced = jit.trace(wrapped, tuple(first.values()), strict=False, check_trace=False)
-        again = [_flat(traced(*each.values())) for each in (first, second)]
+        again = [_flat(traced(*inputs.values())) for inputs in (first, second)]
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         yield f"it cannot be traced: {str(error).strip().splitlines()[0]}"
         return
@@ -129,14 +129,15 @@ def _as_exported(module: Any, config: Any) -> None:
 
 def _compared(plain: list[list[Any]], again: list[list[Any]]) -> Iterator[str]:
     """What differs between a part and its trace: on the same input, and on another."""
-    for one, other in zip(plain, again, strict=True):
-        if any(not _is_finite(each) for each in one):
+    errors = []
+    for outputs, others in zip(plain, again, strict=True):
+        if not all(map(_is_finite, outputs)):
             yield "its output holds NaN or infinity"
             return
-        if [each.shape for each in one] != [each.shape for each in other]:
+        if [output.shape for output in outputs] != [other.shape for other in others]:
             yield "its trace gives other shapes for another input"
             return
-    errors = [max(map(_distance, one, other)) for one, other in zip(plain, again, strict=True)]
+        errors.append(max(map(_distance, outputs, others)))
     if errors[0] > CLOSE:
         yield f"its trace gives other numbers ({errors[0]:.2g} away)"
     elif errors[1] > CLOSE:
@@ -148,36 +149,32 @@ def _compared(plain: list[list[Any]], again: list[list[Any]]) -> Iterator[str]:
 
 def _dead(traced: Any, inputs: dict[str, Any]) -> Iterator[str]:
     """Inputs that nothing in the graph reads."""
-    graph = traced.inlined_graph
-    values = list(graph.inputs())[1:]
-    for name, value in zip(inputs, values, strict=False):
+    for name, value in zip(inputs, list(traced.inlined_graph.inputs())[1:], strict=False):
         if not value.uses():
             yield f"the input {name} changes nothing: no operation reads it"
 
 
 def _inputs(config: Any, seed: int) -> dict[str, Any]:
+    import numpy as np
     import torch
     from optimum.exporters.neuron.convert import prepare_dummy_inputs
 
     axes = {name: getattr(config, name) for name in config.mandatory_axes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        import numpy as np
-
         np.random.seed(seed)  # noqa: NPY002 - upstream's inputs come from there
-        found: dict[str, Any] = prepare_dummy_inputs(config, axes)
-    return found
+        return dict(prepare_dummy_inputs(config, axes))
 
 
 def _misfit(job: Any, widths: dict[str, int], parts: dict[str, Any]) -> Iterator[str]:
     """Whether what the text encoders give is as wide as what the denoiser takes."""
-    given = sum(widths[name] for name in TEXT if name in widths)
-    for name in ("unet", *(each for each in parts if each.startswith("controlnet"))):
-        wanted = widths.get(name)
-        if wanted is not None and given and wanted != given:
+    width = sum(widths[name] for name in TEXT if name in widths)
+    for name in ("unet", *(part for part in parts if part.startswith("controlnet"))):
+        takes = widths.get(name, width)
+        if width and takes != width:
             yield (
-                f"{name}: it takes text of width {wanted} (cross_attention_dim), and the text "
-                f"encoders of {job.request['class']} give {given}"
+                f"{name}: it takes text of width {takes} (cross_attention_dim), and the text "
+                f"encoders of {job.request['class']} give {width}"
             )
 
 
@@ -196,6 +193,6 @@ def _is_finite(tensor: Any) -> bool:
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def _distance(one: Any, other: Any) -> float:
-    scale = float(one.float().norm()) or 1.0
-    return float((one.float() - other.float()).norm()) / scale
+def _distance(output: Any, other: Any) -> float:
+    scale = float(output.float().norm()) or 1.0
+    return float((output.float() - other.float()).norm()) / scale
