@@ -27,6 +27,7 @@ from compilekit.cli import (
     doctor,
     explain,
     inspect,
+    options,
     plan,
     plugins,
     preflight,
@@ -38,7 +39,6 @@ from compilekit.cli import (
     sign,
     verify,
 )
-from compilekit.cli.shared import VerboseOption
 from compilekit.errors import CompilekitError, RecipeError, UsageError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -59,7 +59,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 @app.callback()
-def _whole(*, context: typer.Context, verbose: VerboseOption = False) -> None:
+def _whole(*, context: typer.Context, verbose: options.Verbose = False) -> None:
     context.obj = verbose
 
 
@@ -87,9 +87,9 @@ def _guarded(function: Callable[..., None], *, aloud: bool = False) -> Callable[
             raise typer.Exit(INTERRUPTED) from error
 
     # The command has the option too, after its name.
-    own, more = (signature(each, eval_str=True) for each in (function, _whole))
-    parameters = [*own.parameters.values(), *more.parameters.values()]
-    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command, common = signature(function, eval_str=True), signature(_whole, eval_str=True)
+    parameters = [*command.parameters.values(), *common.parameters.values()]
+    call.__signature__ = command.replace(parameters=parameters)  # type: ignore[attr-defined]
     return call
 
 

@@ -7,30 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from compilekit.cli.shared import (
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    echo,
-    prepare_output,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import echo, host_of, prepare_output, recipe_of
 from compilekit.errors import CompilekitError, UsageError
 from compilekit.report import Report
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where images and the report go.")
     ] = Path("compilekit-out"),
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Apply a recipe to a model in this process; save before and after images and a report.
 
@@ -38,10 +30,9 @@ def run(
     """
     prepare_output(output)
     from compilekit.api import apply
-    from compilekit.plugin.host import load_host
 
     try:
-        applied = apply(recipe_of(recipe, steps), model, host=load_host(plugin or []))
+        applied = apply(recipe_of(recipe, steps), model, host=host_of(plugin))
     except CompilekitError as error:
         if isinstance(error.report, Report):
             _show(error.report, output, as_json=json)

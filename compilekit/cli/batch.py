@@ -6,21 +6,14 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import (
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    print_result,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import host_of, print_result, recipe_of
 from compilekit.studies.batch.data import Batches, BatchTrial
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -37,10 +30,10 @@ def run(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="What a trial may take of time."),
     ] = None,
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Find the largest batch that fits: twice as many while they fit, then halves.
 
@@ -48,22 +41,21 @@ def run(
     and measures. Ctrl-C ends it, and shows what was found. Exit code 3 when not even one fits.
     """
     from compilekit.api import largest_batch
-    from compilekit.plugin.host import load_host
 
-    tried: list[BatchTrial] = []
+    trials: list[BatchTrial] = []
     try:
-        found = largest_batch(
+        batches = largest_batch(
             recipe_of(recipe, steps),
             model,
             memory=memory,
             limit=limit,
             timeout=timeout,
-            on_trial=tried.append,
-            host=load_host(plugin or []),
+            on_trial=trials.append,
+            host=host_of(plugin),
         )
     except BaseException:
-        if any(trial.fits for trial in tried):
-            found = Batches(sorted(tried, key=lambda trial: trial.batch), limit)
-            print_result(found, found.to_dict(), json=json)
+        if any(trial.fits for trial in trials):
+            batches = Batches(sorted(trials, key=lambda trial: trial.batch), limit)
+            print_result(batches, batches.to_dict(), json=json)
         raise
-    print_result(found, found.to_dict(), json=json)
+    print_result(batches, batches.to_dict(), json=json)

@@ -6,20 +6,13 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import (
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    print_result,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import host_of, print_result, recipe_of
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     batch: Annotated[
         list[int] | None,
         typer.Option(
@@ -27,23 +20,22 @@ def run(
         ),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", metavar="N", help="Runs that are timed.")] = 5,
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Apply a recipe, then time its sample: the latency of one, the throughput of a batch.
 
     The result is verified first: exit code 1 when a budget is broken, and nothing is timed.
     """
     from compilekit.api import bench
-    from compilekit.plugin.host import load_host
 
-    found = bench(
+    result = bench(
         recipe_of(recipe, steps),
         model,
         batches=tuple(batch or (1,)),
         runs=runs,
-        host=load_host(plugin or []),
+        host=host_of(plugin),
     )
-    print_result(found, found.to_dict(), json=json)
+    print_result(result, result.to_dict(), json=json)

@@ -14,23 +14,16 @@ from typing import Annotated, Any
 import typer
 
 from compilekit.base.streams import ERR, behind
-from compilekit.cli.shared import (
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    print_result,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import host_of, print_result, recipe_of
 from compilekit.errors import UsageError
 
 IMAGES = "COMPILEKIT_IMAGES"
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -40,21 +33,20 @@ def run(
             "(0.png, 1.png, ...) are good. Left out, the recipe's budgets decide.",
         ),
     ] = None,
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Find the step that breaks a budget or a check, then its component, and its block.
 
     The model is loaded anew for each trial.
     """
     from compilekit.api import bisect
-    from compilekit.plugin.host import load_host
 
     judge = None if check is None else _command(check)
-    found = bisect(recipe_of(recipe, steps), model, check=judge, host=load_host(plugin or []))
-    print_result(found, asdict(found), json=json)
+    blame = bisect(recipe_of(recipe, steps), model, check=judge, host=host_of(plugin))
+    print_result(blame, asdict(blame), json=json)
 
 
 def _command(text: str) -> Callable[[Any], bool]:

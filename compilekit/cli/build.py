@@ -7,24 +7,17 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import (
-    ForceOption,
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    echo,
-    print_json,
-    recipe_of,
-)
+from compilekit.bundle.manifest import Manifest
+from compilekit.cli import options
+from compilekit.cli.inspect import summary
+from compilekit.cli.shared import echo, host_of, print_json, recipe_of
 from compilekit.errors import CompilekitError
 from compilekit.report import Report
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -33,14 +26,14 @@ def run(
             help="The bundle's folder, which must not be there yet; left out, the recipe's name.",
         ),
     ] = None,
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Use the build cache, and add to it.")
     ] = True,
-    force: ForceOption = False,
-    json: JsonOption = False,
+    force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Compile a model ahead of time by a recipe, and write a bundle.
 
@@ -48,7 +41,6 @@ def run(
     `compilekit.load` or `compilekit run`. Exit code 1 when a step fails or a budget is broken.
     """
     from compilekit.api import build
-    from compilekit.plugin.host import load_host
     from compilekit.report.table import print_report
 
     try:
@@ -56,7 +48,7 @@ def run(
             recipe_of(recipe, steps),
             model,
             output,
-            host=load_host(plugin or []),
+            host=host_of(plugin),
             cache=cache,
             force=force,
         )
@@ -65,21 +57,8 @@ def run(
             print_report(error.report)
         raise
     if json:
-        print_json(
-            {
-                "path": str(built.path),
-                "seconds": built.seconds,
-                "reused": built.reused,
-                **_numbers(built.path),
-            }
-        )
+        numbers = {"path": str(built.path), "seconds": built.seconds, "reused": built.reused}
+        print_json({**numbers, **summary(Manifest.read(built.path))})
         return
     print_report(built.report)
     echo(str(built))
-
-
-def _numbers(path: Path) -> dict[str, object]:
-    from compilekit.bundle.manifest import Manifest
-    from compilekit.cli.inspect import summary
-
-    return summary(Manifest.read(path))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compilekit.base.bytesize import parse_size, size
-from compilekit.cli.shared import JsonOption, echo, print_json, print_result, print_table
+from compilekit.cli import options
+from compilekit.cli.shared import echo, print_json, print_result, print_table
 from compilekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ HELP = "Show and prune the build cache. It lies where COMPILEKIT_CACHE says, or 
 DAY = 86_400
 
 
-def show(*, json: JsonOption = False) -> None:
+def show(*, json: options.Json = False) -> None:
     """List what the build cache holds, the latest used first."""
     entries = _cache().entries()
     if json:
@@ -36,7 +37,7 @@ def show(*, json: JsonOption = False) -> None:
         echo("the build cache is empty")
 
 
-def measure(*, json: JsonOption = False) -> None:
+def measure(*, json: options.Json = False) -> None:
     """Show where the build cache lies, how large it is, and how large it may become."""
     from compilekit.cache import settings
 

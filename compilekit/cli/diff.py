@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import JsonOption, echo, print_rows
+from compilekit.cli import options
+from compilekit.cli.shared import echo, print_rows
 
 
 def run(
     first: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
     second: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Another one's.")],
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Compare two bundles: recipe, versions and machine, weights, parts, sizes, numbers.
 

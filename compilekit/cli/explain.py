@@ -6,20 +6,13 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import (
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    echo,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import echo, host_of, recipe_of
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     leave_out: Annotated[
         bool,
         typer.Option(
@@ -28,10 +21,10 @@ def run(
             "can be told only so.",
         ),
     ] = False,
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Apply a recipe, and tell which steps gained, which did nothing, and which cost time.
 
@@ -39,9 +32,8 @@ def run(
     what the sample calls that no step works on. Broken budgets are told, and stop nothing.
     """
     from compilekit.api import explain
-    from compilekit.plugin.host import load_host
 
-    found = explain(
-        recipe_of(recipe, steps), model, leave_out=leave_out, host=load_host(plugin or [])
+    explanation = explain(
+        recipe_of(recipe, steps), model, leave_out=leave_out, host=host_of(plugin)
     )
-    echo(found.to_json().rstrip() if json else found)
+    echo(explanation.to_json().rstrip() if json else explanation)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from compilekit.base.bytesize import size
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.manifest import NAME, Manifest
-from compilekit.cli import saved
-from compilekit.cli.shared import JsonOption, echo, print_json
-
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+from compilekit.cli import options, saved
+from compilekit.cli.shared import echo, host_of, print_json
 
 
-def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
+def run(bundle: options.Bundle, *, json: options.Json = False) -> None:
     """Show what a bundle holds, without loading it, torch, or anything else of it.
 
     Only the manifest is read, and checked; `compilekit verify` checks the files. Of a pipeline's
@@ -32,8 +28,8 @@ def run(bundle: BundleArgument, *, json: JsonOption = False) -> None:
     manifest = Manifest.read(bundle)
     if json:
         print_json(summary(manifest))
-        return
-    echo("\n".join(_lines(manifest, _compiled(bundle) if manifest.whole else [])))
+    else:
+        echo("\n".join(_lines(manifest, _compiled(bundle) if manifest.whole else [])))
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
@@ -60,9 +56,8 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 def _compiled(folder: Path) -> list[str]:
     """What the steps that compile whole pipelines say of a folder."""
     from compilekit.plan.whole import lines_about
-    from compilekit.plugin.host import load_host
 
-    return lines_about(load_host(), folder)
+    return lines_about(host_of(None), folder)
 
 
 def _lines(manifest: Manifest, compiled: list[str]) -> list[str]:

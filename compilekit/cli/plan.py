@@ -6,32 +6,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from compilekit.cli.shared import (
-    JsonOption,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    print_result,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import host_of, print_result, recipe_of
 
 
 def run(
-    recipe: RecipeArgument,
+    recipe: options.Recipe,
     purpose: Annotated[
         Literal["apply", "build"], typer.Option("--for", help="What the plan is for.")
     ] = "apply",
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Check a recipe against the installed plugins. Loads no torch and no weights.
 
     Every mistake is reported, with file, line and column; exit code 2.
     """
     from compilekit.plan.plan import plan
-    from compilekit.plugin.host import load_host
 
-    checked = plan(recipe_of(recipe, steps), host=load_host(plugin or []), for_=purpose)
+    checked = plan(recipe_of(recipe, steps), host=host_of(plugin), for_=purpose)
     print_result(checked, {**checked.to_dict(), "digest": checked.digest}, json=json)

@@ -6,42 +6,33 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import (
-    ForceOption,
-    JsonOption,
-    ModelArgument,
-    PluginOption,
-    RecipeArgument,
-    StepsOption,
-    print_result,
-    recipe_of,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import host_of, print_result, recipe_of
 
 
 def run(
-    recipe: RecipeArgument,
-    model: ModelArgument = None,
+    recipe: options.Recipe,
+    model: options.Model = None,
     level: Annotated[
         str | None, typer.Option(help="The one check to run, `host` say; left out, all of them.")
     ] = None,
-    steps: StepsOption = None,
-    plugin: PluginOption = None,
+    steps: options.Steps = None,
+    plugin: options.Plugins = None,
     *,
-    force: ForceOption = False,
-    json: JsonOption = False,
+    force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Check whether a build of a whole pipeline would go well: the machine, the model, the code.
 
     Exit code 1 when the model cannot be compiled, 3 when this machine will not do.
     """
     from compilekit.api import preflight
-    from compilekit.plugin.host import load_host
 
     notes = preflight(
         recipe_of(recipe, steps),
         model,
         level=level or "",
         force=force,
-        host=load_host(plugin or []),
+        host=host_of(plugin),
     )
     print_result("nothing stands in the way", {"notes": notes}, json=json)

@@ -10,13 +10,13 @@ import typer
 from compilekit.base.bytesize import size
 from compilekit.bundle.files import total
 from compilekit.bundle.manifest import File
-from compilekit.cli.inspect import BundleArgument
+from compilekit.cli import options
 from compilekit.cli.shared import echo, print_table
 from compilekit.ship.push import push
 
 
 def run(
-    bundle: BundleArgument,
+    bundle: options.Bundle,
     repository: Annotated[
         str, typer.Argument(metavar="REPOSITORY", help="The model repository: user/name.")
     ],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from compilekit.base.columns import aligned
-from compilekit.cli.shared import JsonOption, echo, print_rows
+from compilekit.cli import options
+from compilekit.cli.shared import echo, print_rows
 
 
-def run(*, json: JsonOption = False) -> None:
+def run(*, json: options.Json = False) -> None:
     """List the recipes that can be used by name, grouped by model family or vendor."""
     from compilekit.recipe import Recipe, library
 
@@ -20,11 +21,11 @@ def run(*, json: JsonOption = False) -> None:
         print_rows(["name", "target", "steps", "description"], rows, json=True)
         return
     lines = aligned([(name, target, text) for name, target, _, text in rows])
-    titles, shown = library.families(), ""
+    titles, previous = library.families(), ""
     for (name, *_), line in zip(rows, lines, strict=True):
         family = library.family(name)
-        if family != shown:
-            gap = "\n" if shown else ""
+        if family != previous:
+            gap = "\n" if previous else ""
             echo(f"{gap}{titles.get(family, family)}")
-            shown = family
+            previous = family
         echo(f"  {line}")

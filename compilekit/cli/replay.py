@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.shared import ModelArgument, echo
+from compilekit.cli import options
+from compilekit.cli.shared import echo
 
 
 def run(
     repro: Annotated[
         Path, typer.Argument(metavar="REPRO", help="The folder that a failed run left.")
     ],
-    model: ModelArgument = None,
+    model: options.Model = None,
 ) -> None:
     """Run the step that failed in an earlier run again, alone.
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from compilekit.cli.inspect import BundleArgument
-from compilekit.cli.shared import KeyOption, PluginOption, echo, prepare_output
+from compilekit.cli import options
+from compilekit.cli.shared import echo, host_of, prepare_output
 from compilekit.errors import UsageError
 
 
 def run(
-    bundle: BundleArgument,
+    bundle: options.Bundle,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where images go.")] = Path(
         "compilekit-out"
     ),
@@ -46,22 +46,21 @@ def run(
             "StableDiffusionXLImg2ImgPipeline, say."
         ),
     ] = None,
-    key: KeyOption = None,
-    plugin: PluginOption = None,
+    key: options.Keys = None,
+    plugin: options.Plugins = None,
 ) -> None:
     """Load a bundle, and run its sample once.
 
     `--set height=96` and the like change the call. Exit code 3 when the bundle was built for
     another machine.
     """
-    given = dict(_parsed(each) for each in argument or [])
+    arguments = dict(map(_parsed, argument or []))
     if prompt is not None:
-        given["prompt"] = prompt
+        arguments["prompt"] = prompt
     if seed is not None:
-        given["seed"] = seed
+        arguments["seed"] = seed
     prepare_output(output)
     from compilekit.api import bundle_of, load
-    from compilekit.plugin.host import load_host
 
     start = time.perf_counter()
     subject = load(
@@ -70,19 +69,19 @@ def run(
         on_uncovered=on_uncovered,
         pipeline=pipeline or "",
         trust=key,
-        host=load_host(plugin or []),
+        host=host_of(plugin),
     )
-    loaded = time.perf_counter() - start
-    known = bundle_of(subject)
+    load_seconds = time.perf_counter() - start
+    loaded = bundle_of(subject)
     from compilekit.load.run import run_sample
 
     start = time.perf_counter()
-    result = run_sample(subject, known, given)
+    result = run_sample(subject, loaded, arguments)
     seconds = time.perf_counter() - start
     saved = _save(result, output)
-    eager = sum(counts.eager for counts in known.counts().values())
+    eager = sum(counts.eager for counts in loaded.counts().values())
     note = f"; {eager} calls ran eagerly" if eager else ""
-    echo(f"loaded in {loaded:.2f} s, ran in {seconds:.2f} s{note}")
+    echo(f"loaded in {load_seconds:.2f} s, ran in {seconds:.2f} s{note}")
     if saved:
         echo(f"saved {saved}")
 

@@ -34,13 +34,13 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def lines(folder: Path) -> list[str]:
     """The same, for people."""
-    found = summary(folder)
-    shown = [f"{folder}: a {found['class']}, not a bundle", "components"]
-    shown += [f"  {name}: {kind}" for name, kind in found["components"].items()]
-    if found["compatible"]:
-        shown.append(f"schedulers that can stand in for {found['scheduler']}")
-        shown += [f"  {name}" for name in found["compatible"]]
-    return shown
+    data = summary(folder)
+    text = [f"{folder}: a {data['class']}, not a bundle", "components"]
+    text += [f"  {name}: {kind}" for name, kind in data["components"].items()]
+    if data["compatible"]:
+        text.append(f"schedulers that can stand in for {data['scheduler']}")
+        text += [f"  {name}" for name in data["compatible"]]
+    return text
 
 
 def _compatible(folder: Path, scheduler: str) -> list[str]:
@@ -49,5 +49,5 @@ def _compatible(folder: Path, scheduler: str) -> list[str]:
     kind: Any = getattr(diffusers, scheduler, None)
     if kind is None:
         raise ModelError(f"{folder / INDEX}: diffusers has no scheduler {scheduler} here")
-    made = kind.from_config(kind.load_config(folder / "scheduler"))
-    return sorted(each.__name__ for each in made.compatibles)
+    compatibles = kind.from_config(kind.load_config(folder / "scheduler")).compatibles
+    return sorted(compatible.__name__ for compatible in compatibles)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from compilekit.cli.shared import PluginOption, print_json
+from compilekit.cli import options
+from compilekit.cli.shared import host_of, print_json
 
 
 def run(
@@ -14,7 +15,7 @@ def run(
         Literal["recipe", "manifest"],
         typer.Option(help="A recipe, or the manifest of a bundle."),
     ] = "recipe",
-    plugin: PluginOption = None,
+    plugin: options.Plugins = None,
 ) -> None:
     """Print a JSON Schema: of recipes, with the options of every installed plugin.
 
@@ -26,9 +27,8 @@ def run(
 
         print_json(schema())
         return
-    from compilekit.plugin.host import load_host
     from compilekit.recipe.json_schema import recipe_schema
 
-    steps = load_host(plugin or []).descriptions
-    options = {name: step.options for name, step in steps.items()}
-    print_json(recipe_schema(options, {name: step.help for name, step in steps.items()}))
+    steps = host_of(plugin).descriptions
+    models = {name: step.options for name, step in steps.items()}
+    print_json(recipe_schema(models, {name: step.help for name, step in steps.items()}))

@@ -1,75 +1,29 @@
-"""Arguments and output that several commands share."""
+"""What several commands do: get the recipe and the plugins, and print."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
 from compilekit.base.columns import aligned
 from compilekit.base.streams import ERR, OUT, own
 from compilekit.errors import UsageError
-
-if TYPE_CHECKING:
-    from compilekit.recipe import Recipe
-
-RecipeArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="A recipe file, or the name of one (compilekit recipes)."
-    ),
-]
-StepsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--steps",
-        metavar="TEXT",
-        help="Steps in place of the recipe's: 'channels_last, torch_compile{mode=default}'.",
-    ),
-]
-PluginOption = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="Add a plugin from a file; may be repeated."),
-]
-ModelArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[MODEL]", help="A model's folder or hub id; left out, the recipe's own."
-    ),
-]
-KeyOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--key",
-        metavar="FILE",
-        help="A public key (PEM) that must have signed the bundle; of several, any. "
-        "COMPILEKIT_TRUST names such keys for all commands.",
-    ),
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Go on where a check of the machine says it will not do.")
-]
-VerboseOption = Annotated[
-    bool,
-    typer.Option(
-        "--verbose",
-        envvar="COMPILEKIT_VERBOSE",
-        help="Show what other libraries and plugins write; left out, only if the command fails.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+from compilekit.plugin.host import Host, load_host
+from compilekit.recipe import Recipe
 
 
 def recipe_of(recipe: str, steps: str | None) -> Recipe | str:
     """The recipe that a command is about."""
-    if steps is None:
-        return recipe
-    from compilekit.recipe import Recipe
+    return recipe if steps is None else Recipe.load(recipe).with_steps(steps)
 
-    return Recipe.load(recipe).with_steps(steps)
+
+def host_of(files: Sequence[Path] | None) -> Host:
+    """The installed plugins, and those from files."""
+    return load_host(files or ())
 
 
 def prepare_output(output: Path) -> None:
@@ -94,7 +48,7 @@ def print_json(value: Any) -> None:
 
 
 def print_result(text: object, value: Any, *, json: bool) -> None:
-    """Print what a command found, as text or as JSON."""
+    """Print the result of a command, as text or as JSON."""
     if json:
         print_json(value)
     else:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from compilekit.cli.inspect import BundleArgument
+from compilekit.cli import options
 from compilekit.cli.shared import echo
 
 
 def run(
-    bundle: BundleArgument,
+    bundle: options.Bundle,
     key: Annotated[
         Path,
         typer.Option(

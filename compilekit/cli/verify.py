@@ -8,27 +8,20 @@ from typing import Annotated
 import typer
 
 from compilekit.base.bytesize import size
-from compilekit.cli.inspect import BundleArgument
-from compilekit.cli.shared import (
-    JsonOption,
-    KeyOption,
-    PluginOption,
-    echo,
-    print_json,
-    print_table,
-)
+from compilekit.cli import options
+from compilekit.cli.shared import echo, host_of, print_json, print_table
 from compilekit.errors import VerificationError
 
 
 def run(
-    bundle: BundleArgument,
+    bundle: options.Bundle,
     replay: Annotated[
         bool, typer.Option("--replay", help="Load it too, and compare the recorded numbers.")
     ] = False,
-    key: KeyOption = None,
-    plugin: PluginOption = None,
+    key: options.Keys = None,
+    plugin: options.Plugins = None,
     *,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Check every file of a bundle against its digest; its signature and its numbers too.
 
@@ -45,13 +38,12 @@ def run(
     rows = []
     if replay:
         from compilekit.api import load
-        from compilekit.load.verify import replay as answer
-        from compilekit.plugin.host import load_host
+        from compilekit.load.verify import replay as replayed
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            subject = load(bundle, check="code", host=load_host(plugin or []))
-        rows = list(answer(bundle, manifest, subject))
+            subject = load(bundle, check="code", host=host_of(plugin))
+        rows = list(replayed(bundle, manifest, subject))
     if json:
         numbers = [{"entry": r.entry, "recorded": r.recorded, "error": r.error} for r in rows]
         signed = [str(path) for path in signers]

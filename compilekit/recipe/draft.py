@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,7 +34,8 @@ class Draft(Generic[R]):
 
 def draft_of(document: Document, model: type[R]) -> tuple[Draft[R], list[Problem]]:
     """Check a document; steps that make sense are kept, so that a plan can check them too."""
-    data = {"name": _stem(document.file), **document.data}
+    stem = PurePath(document.file).stem.strip("<>")
+    data = {"name": stem or "recipe", **document.data}
     entries: list[StepEntry] = []
     problems: list[Problem] = []
     if isinstance(data.get("steps"), list):
@@ -43,15 +45,18 @@ def draft_of(document: Document, model: type[R]) -> tuple[Draft[R], list[Problem
     )
     problems = sorted([*problems, *others])
     whole = None if problems or recipe is None else recipe.placed(document, entries)
-    return Draft(document, _device(data), entries, whole), problems
+    target = data.get("target")
+    named = target.get("device") if isinstance(target, dict) else None
+    device = next((device for device in DEVICES if device == named), None)
+    return Draft(document, device, entries, whole), problems
 
 
 def read_steps(document: Document, items: list[Any]) -> tuple[list[StepEntry], list[Problem]]:
     """The steps that make sense, and what is wrong with the others."""
     entries, problems = [], []
     for index, item in enumerate(items):
-        entry, found = _Step(document, index).read(item)
-        problems += found
+        entry, faults = _Step(document, index).read(item)
+        problems += faults
         if entry is not None:
             entries.append(entry)
     return entries, problems
@@ -70,8 +75,7 @@ class _Step:
             name, options = next(iter(item.items()))
             if options is None or isinstance(options, dict):
                 return self.entry(name, options or {})
-            message = f"{shown(options)} is not a mapping of options"
-            return self.problem((*path, name), message)
+            return self.problem((*path, name), f"{shown(options)} is not a mapping of options")
         if isinstance(item, dict) and len(item) > 1:
             names = printable(", ".join(item))
             message = f"a step has one key, its name, and this one has {len(item)}: {names}"
@@ -110,9 +114,7 @@ class _Step:
         )
         if single:  # the recipe has no such index
             problems = [
-                Problem(p.location, p.key.removesuffix("components[0]") + "components", p.message)
-                if p.key.endswith(".components[0]")
-                else p
+                replace(p, key=re.sub(r"\.components\[0\]\Z", ".components", p.key))
                 for p in problems
             ]
         return entry, problems
@@ -127,17 +129,7 @@ class _Step:
             if not good["components"]:
                 return None
         for key in reserved.keys() - {"components"}:
-            tried = {**good, key: reserved[key]}
-            if self.validated(name, tried, options)[0] is not None:
-                good = tried
+            more = {**good, key: reserved[key]}
+            if self.validated(name, more, options)[0] is not None:
+                good = more
         return self.validated(name, good, options)[0]
-
-
-def _device(data: Mapping[str, Any]) -> Device | None:
-    target = data.get("target")
-    device = target.get("device") if isinstance(target, dict) else None
-    return next((known for known in DEVICES if known == device), None)
-
-
-def _stem(file: str) -> str:
-    return PurePath(file).stem.strip("<>") or "recipe"

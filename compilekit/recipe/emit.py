@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from compilekit.errors import UsageError
+from compilekit.recipe.nodes import printable
 
 if TYPE_CHECKING:
     from compilekit.recipe.parts import StepEntry
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
 _BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 # Other readers, and people, may take these for something else than strings.
 _NOT_BARE = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
-_SHORT, _MEDIUM = 0xFF, 0xFFFF
+_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\r": "\\x0d"})
 
 
 def flow(value: Any) -> str:
@@ -28,10 +29,8 @@ def flow(value: Any) -> str:
     """
     if isinstance(value, str):
         return string(value)
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):
@@ -40,15 +39,16 @@ def flow(value: Any) -> str:
         return f"[{', '.join(map(flow, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_key(key)}: {flow(item)}' for key, item in value.items())}}}"
-    message = f"a recipe holds plain values (numbers, strings, lists, mappings), not {value!r}"
-    raise UsageError(message)
+    raise UsageError(
+        f"a recipe holds plain values (numbers, strings, lists, mappings), not {value!r}"
+    )
 
 
 def string(text: str) -> str:
     """A string, in quotes where it would be read as something else without."""
     if _BARE.fullmatch(text) and text.lower() not in _NOT_BARE:
         return text
-    return f'"{"".join(map(_escaped, text))}"'
+    return f'"{printable(text.translate(_ESCAPES))}"'
 
 
 def step_data(step: StepEntry) -> str | dict[str, Any]:
@@ -56,7 +56,7 @@ def step_data(step: StepEntry) -> str | dict[str, Any]:
     body: dict[str, Any] = {}
     if step.components:
         body["components"] = list(step.components)
-    body.update(step.options)
+    body |= step.options
     if step.allow_no_match:
         body["allow_no_match"] = True
     if step.budget is not None:
@@ -84,30 +84,17 @@ def recipe_to_yaml(recipe: RecipeData) -> str:
 
 
 def _item(item: Any) -> str:
-    if isinstance(item, Mapping) and len(item) == 1:
-        return flow(item)[1:-1]
-    return flow(item)
+    text = flow(item)
+    return text[1:-1] if isinstance(item, Mapping) and len(item) == 1 else text
 
 
 def _key(key: Any) -> str:
     if isinstance(key, str):
         return string(key)
-    message = f"a key of a recipe is a string, not {key!r}"
-    raise UsageError(message)
+    raise UsageError(f"a key of a recipe is a string, not {key!r}")
 
 
 def _number(value: float) -> str:
     if math.isfinite(value):
         return float.__repr__(value)
     return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-
-
-def _escaped(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code <= _SHORT:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= _MEDIUM else f"\\U{code:08x}"

@@ -11,8 +11,6 @@ from compilekit.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
 
 def recipe_schema(
     options: Mapping[str, type[BaseModel]],
@@ -28,21 +26,22 @@ def recipe_schema(
         "minLength": 1,
         "description": "A recipe file that this one builds on; what is written here wins.",
     }
-    sample = properties["sample"]
-    sample["properties"] = {"seed": {"type": "integer", "minimum": 0, "default": 0}}
+    seed = {"type": "integer", "minimum": 0, "default": 0}
+    properties["sample"]["properties"] = {"seed": seed}
     bare, steps = [], []
     for name, model in options.items():
-        step, own = _step(name, model, help.get(name, ""))
-        definitions.update(own)
+        step, step_definitions = _step(name, model, help.get(name, ""))
+        definitions |= step_definitions
         steps.append(step)
         if not definitions[f"step.{name}"].get("required"):
             bare.append(name)
     properties["steps"]["items"] = {"oneOf": [{"enum": bare}, *steps] if bare else steps}
     required = schema.pop("required")
+    del schema["title"]
     return {
-        "$schema": _DIALECT,
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "compilekit recipe",
-        **{key: value for key, value in schema.items() if key != "title"},
+        **schema,
         # What is required may stand in the base.
         "if": {"not": {"required": ["extends"]}},
         "then": {"required": required},
@@ -55,14 +54,14 @@ def _step(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """A step as an object of one key; and the definitions that it needs, under names of its own."""
     body = model.model_json_schema()
-    own = {f"step.{name}.{key}": value for key, value in body.pop("$defs", {}).items()}
+    inner = {f"step.{name}.{key}": value for key, value in body.pop("$defs", {}).items()}
     if "$ref" in body:  # a model that holds itself is a reference to its own definition
-        body = dict(own[f"step.{name}.{body['$ref'].rsplit('/', 1)[-1]}"])
+        body = dict(inner[f"step.{name}.{body['$ref'].rsplit('/', 1)[-1]}"])
     body["properties"] = {**body.get("properties", {}), **_reserved()}
     body["title"] = name
     if line:
         body["description"] = line
-    definitions = _renamed({f"step.{name}": body, **own}, f"#/$defs/step.{name}.")
+    definitions = _renamed({f"step.{name}": body, **inner}, f"#/$defs/step.{name}.")
     value: dict[str, Any] = {"$ref": f"#/$defs/step.{name}"}
     if not body.get("required"):
         value = {"anyOf": [value, {"type": "null"}]}
@@ -78,10 +77,10 @@ def _step(
 def _reserved() -> dict[str, Any]:
     properties = StepEntry.model_json_schema()["properties"]
     reserved = {key: properties[key] for key in RESERVED}
-    one = {"type": "string", "pattern": COMPONENT}
-    many = {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}
+    component = {"type": "string", "pattern": COMPONENT}
+    several = {"type": "array", "items": component, "minItems": 1, "uniqueItems": True}
     reserved["components"] = {
-        "anyOf": [one, many],
+        "anyOf": [component, several],
         "description": "The components and entry points to work on.",
     }
     reserved["allow_no_match"]["description"] = "Whether the step may find nothing to do."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from difflib import SequenceMatcher
 from pathlib import Path
 
 from compilekit.errors import Location, Problem, RecipeError
+from compilekit.recipe.messages import either
 from compilekit.recipe.nodes import printable
 from compilekit.recipe.source import Document, read_file
 
@@ -20,23 +22,23 @@ _SHOWN = 4
 
 def folders() -> list[Path]:
     """The folders with shipped recipes: in the wheel, or beside the package in a checkout."""
-    found = [_PACKAGE / "_recipes"]
+    places = [_PACKAGE / "_recipes"]
     project = _PACKAGE.parent / "pyproject.toml"
     if project.is_file() and re.search(
         r'^name *= *"compilekit"', project.read_text(encoding="utf-8"), re.MULTILINE
     ):
-        found.append(_PACKAGE.parent / "recipes")
-    return [folder for folder in found if folder.is_dir()]
+        places.append(_PACKAGE.parent / "recipes")
+    return [folder for folder in places if folder.is_dir()]
 
 
 def names() -> list[str]:
     """The names of the shipped recipes, `sd/compile` for example, sorted by family."""
-    found = {
+    distinct = {
         path.relative_to(folder).with_suffix("").as_posix()
         for folder in folders()
         for path in folder.rglob("*.yaml")
     }
-    return sorted(found, key=lambda name: name.split("/"))
+    return sorted(distinct, key=lambda name: name.split("/"))
 
 
 def family(name: str) -> str:
@@ -67,11 +69,9 @@ def read(source: str | Path) -> Document:
     """
     if isinstance(source, Path) or _is_path(source) or _is_file(source):
         return _read_path(source)
-    path = find(source)
-    if path is not None:
+    if path := find(source):
         return read_file(path)
-    members = _members(source.strip("/"))
-    if members:
+    if members := _members(source.strip("/")):
         raise _error(source, f"a family of recipes, not a recipe. It has {', '.join(members)}")
     if _is_there(source):
         return read_file(source)
@@ -84,8 +84,8 @@ def _read_path(source: str | Path) -> Document:
         stem = path.with_suffix("").as_posix()
         same = [name for name in names() if stem in (name, _last(name))]
         if same:
-            message = f"no such file. Did you mean the shipped recipe {_choice(same)}?"
-            raise _error(str(source), message)
+            choice = _choice(same)
+            raise _error(str(source), f"no such file. Did you mean the shipped recipe {choice}?")
     return read_file(source)
 
 
@@ -99,27 +99,23 @@ def _is_file(source: str) -> bool:
 
 
 def _is_there(source: str | Path) -> bool:
-    try:
-        return Path(source).exists()
-    except (OSError, ValueError):  # too long for a file's name, for example
-        return False
+    return os.path.exists(source)  # noqa: PTH110 - false, not an error, where it is too long
 
 
-def _members(of: str) -> list[str]:
-    return [name for name in names() if family(name) == of]
+def _members(family_: str) -> list[str]:
+    return [name for name in names() if family(name) == family_]
 
 
 def _unknown(source: str) -> str:
     """The message for a name that neither a file nor a shipped recipe has."""
-    what = "no such file, and no shipped recipe" if "/" in source else "no shipped recipe"
-    message = f"{what} has this name"
-    own, near = _near(source)
+    message = "no such file, and " if "/" in source else ""
+    message += "no shipped recipe has this name"
+    of_family, near = _near(source)
     if near:
         return f"{message}. Did you mean {_choice(near)}? `compilekit recipes` lists all"
-    if own:
-        return f"{message}. The family {own} has {', '.join(_members(own))}"
-    looked = " and ".join(str(folder) for folder in folders())
-    if looked:
+    if of_family:
+        return f"{message}. The family {of_family} has {', '.join(_members(of_family))}"
+    if looked := " and ".join(map(str, folders())):
         return f"{message}. `compilekit recipes` lists them. Looked in {looked}"
     return f"{message}: none is installed"
 
@@ -132,22 +128,19 @@ def _near(source: str) -> tuple[str, list[str]]:
     """
     asked = source.lower()
     words = [word for word in re.split(r"[^a-z0-9]+", asked) if word]
-    own = next((word for word in words if _members(word)), "")
-    if own:
-        words.remove(own)
+    of_family = next((word for word in words if _members(word)), "")
+    if of_family:
+        words.remove(of_family)
         asked = "-".join(words)
     scores = {}
     for name in names():
-        score = max(_like(asked, _last(name)), _like(asked, name))
+        parts = (name, _last(name))
+        score = max(SequenceMatcher(None, asked, part).ratio() for part in parts)
         if score >= _NEAR:
-            scores[name] = score + _OF_FAMILY * (family(name) == own)
+            scores[name] = score + _OF_FAMILY * (family(name) == of_family)
     best = max(scores.values(), default=0.0)
     near = [name for name, score in scores.items() if score >= best - _SPREAD]
-    return own, sorted(near, key=lambda name: -scores[name])[:_SHOWN]
-
-
-def _like(asked: str, name: str) -> float:
-    return SequenceMatcher(None, asked, name).ratio()
+    return of_family, sorted(near, key=lambda name: -scores[name])[:_SHOWN]
 
 
 def _last(name: str) -> str:
@@ -155,9 +148,7 @@ def _last(name: str) -> str:
 
 
 def _choice(near: list[str]) -> str:
-    """`"a"`, `"a" or "b"`, `"a", "b" or "c"`."""
-    quoted = [f'"{printable(name)}"' for name in near]
-    return " or ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+    return either([f'"{printable(name)}"' for name in near])
 
 
 def _error(source: str, message: str) -> RecipeError:

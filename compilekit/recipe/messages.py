@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -80,9 +80,9 @@ def validated(
     try:
         return model.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        found = reported(error, data)
+        reports = reported(error, data)
     problems = []
-    for path, details in found:
+    for path, details in reports:
         kind = details[0]["type"]
         is_key = kind == "extra_forbidden" or details[0]["loc"][-1:] == ("[key]",)
         if kind == "extra_forbidden":
@@ -115,6 +115,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f'. Did you mean "{printable(by_lower[near[0]])}"?' if near else ""
 
 
+def either(words: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def shown(value: Any) -> str:
     """A value as a message quotes it: short, and as YAML writes it."""
     if isinstance(value, dict):
@@ -130,17 +135,15 @@ def shown(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def _message(details: Collection[ErrorDetails]) -> str:
+def _message(details: Sequence[ErrorDetails]) -> str:
     """Several errors are those of the branches of one union: they become one sentence."""
-    first = next(iter(details))
-    phrases = list(dict.fromkeys(p for p in map(_expected, details) if p))
+    phrases = list(dict.fromkeys(filter(None, map(_expected, details))))
     if not phrases:
-        return _other(first)
-    value = first["input"]
-    expected = ", ".join(phrases[:-1]) + (" or " if phrases[1:] else "") + phrases[-1]
+        return _other(details[0])
+    value = details[0]["input"]
     if value is None:
-        return f"has no value; must be {expected}"
-    return f"{shown(value)} is not {expected}{_hint(details, value)}"
+        return f"has no value; must be {either(phrases)}"
+    return f"{shown(value)} is not {either(phrases)}{_hint(details, value)}"
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -153,21 +156,20 @@ def _expected(detail: ErrorDetails) -> str:
 def _choices(detail: ErrorDetails) -> list[str]:
     """`'a', 'b' or 3`, as pydantic lists them, taken apart."""
     expected = detail.get("ctx", {}).get("expected", "")
-    found = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s,]+)", expected)
-    return [single or double or bare for single, double, bare in found if bare != "or"]
+    words = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s,]+)", expected)
+    return [single or double or bare for single, double, bare in words if bare != "or"]
 
 
-def _hint(details: Collection[ErrorDetails], value: Any) -> str:
+def _hint(details: Sequence[ErrorDetails], value: Any) -> str:
     """What the writer of the value most likely meant."""
     phrases = {_EXPECTED.get(detail["type"], "") for detail in details}
     choices = [c for d in details if d["type"] in ("literal_error", "enum") for c in _choices(d)]
     if isinstance(value, str):
         if "true or false" in phrases and value.lower() in _BOOLEANS:
             return f". YAML 1.2 reads it as a string: write {_BOOLEANS[value.lower()]}"
-        if "true or false" in phrases and value.lower() in ("true", "false"):
-            return ". Write it without quotes"
         number = r"[-+]?\d+" if "a number" not in phrases else r"[-+]?\d+(\.\d*)?"
-        if phrases & {"an integer", "a number"} and re.fullmatch(number, value, re.ASCII):
+        is_number = phrases & {"an integer", "a number"} and re.fullmatch(number, value, re.ASCII)
+        if is_number or ("true or false" in phrases and value.lower() in ("true", "false")):
             return ". Write it without quotes"
         return did_you_mean(value, choices)
     if isinstance(value, bool | int | float) and "a string" in phrases:

@@ -69,8 +69,6 @@ def dotted(path: KeyPath, prefix: str = "") -> str:
 
 def printable(text: str) -> str:
     """On one line, and without what would move a terminal's cursor."""
-    if text.isprintable():
-        return text
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(escaped)
 
@@ -79,8 +77,10 @@ def parse(text: str, file: str, *, line: int = 0, column: int = 0) -> Parsed:
     """Read one YAML document that starts at a line and column (from 0) of a file."""
     origin = _Origin(file, line, column)
     reader = _Reader(origin)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
     try:
-        node = _compose(text)
+        node = yaml.compose(text)
         data = None if node is None else reader.build(node, (), None)
     except _TooLargeError as error:
         raise RecipeError([Problem(origin.mark(error.mark), "", str(error))]) from None
@@ -136,13 +136,6 @@ class _Composer(Composer):
             self.level -= 1
 
 
-def _compose(text: str) -> Node | None:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Composer = _Composer
-    node: Node | None = yaml.compose(text)
-    return node
-
-
 @dataclass
 class _Reader:
     """Builds plain data from nodes; collects problems, so that all are reported at once."""
@@ -159,28 +152,28 @@ class _Reader:
             raise _TooLargeError(_TOO_MANY, node.start_mark)
         if len(path) > MAX_DEPTH:
             raise _TooLargeError(_TOO_DEEP, node.start_mark)
-        here = self.origin.mark(node.start_mark)
+        where = self.origin.mark(node.start_mark)
         if key is not None and isinstance(node, ScalarNode) and not node.value and not node.style:
-            here = key  # the mark of a value left out is that of whatever comes next
-        self.places[path] = Place(key or here, here)
+            where = key  # the mark of a value left out is that of whatever comes next
+        self.places[path] = Place(key or where, where)
         if any(node is parent for parent in self.parents):
-            return self.refuse(path, here, "an alias that contains itself")
+            return self.refuse(path, where, "an alias that contains itself")
         self.parents.append(node)
         try:
-            return self.value(node, path, here)
+            return self.value(node, path, where)
         finally:
             self.parents.pop()
 
-    def value(self, node: Node, path: KeyPath, here: Location) -> Any:
+    def value(self, node: Node, path: KeyPath, where: Location) -> Any:
         kind = _kind(node)
         if isinstance(node, MappingNode) and kind == "map":
             return self.mapping(node, path)
         if isinstance(node, SequenceNode) and kind == "seq":
             return [self.build(item, (*path, i), None) for i, item in enumerate(node.value)]
         if isinstance(node, ScalarNode) and kind in _SCALAR_TAGS:
-            return self.scalar(node.value, kind, path, here)
+            return self.scalar(node.value, kind, path, where)
         tag = printable(f"!!{kind}" if kind != node.tag else kind)
-        return self.refuse(path, here, f"the tag {tag} is not allowed: a recipe is plain data")
+        return self.refuse(path, where, f"the tag {tag} is not allowed: a recipe is plain data")
 
     def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -193,11 +186,8 @@ class _Reader:
             elif not isinstance(key_node, ScalarNode):
                 self.refuse(path, at, "a key must be a string, not a list or a mapping")
             elif not isinstance(self.scalar(name, _kind(key_node), path, at), str):
-                self.refuse(
-                    path,
-                    at,
-                    f"the key {printable(name) or 'null'} is not a string: put it in quotes",
-                )
+                key = printable(name) or "null"
+                self.refuse(path, at, f"the key {key} is not a string: put it in quotes")
             elif name in data:
                 first = self.places[inner].key.line
                 self.refuse(inner, at, f"duplicate key; first given on line {first}")
@@ -205,15 +195,15 @@ class _Reader:
                 data[name] = self.build(value_node, inner, at)
         return data
 
-    def scalar(self, text: str, kind: str, path: KeyPath, here: Location) -> Any:
+    def scalar(self, text: str, kind: str, path: KeyPath, where: Location) -> Any:
         if kind in ("int", "float") and len(text) > MAX_NUMBER:
-            return self.refuse(path, here, f"a number of more than {MAX_NUMBER} digits")
+            return self.refuse(path, where, f"a number of more than {MAX_NUMBER} digits")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            return self.refuse(path, here, "half a surrogate pair is not a character")
+            return self.refuse(path, where, "half a surrogate pair is not a character")
         return _plain(text, kind)
 
-    def refuse(self, path: KeyPath, here: Location, message: str) -> None:
-        self.problems.append(Problem(here, dotted(path), message))
+    def refuse(self, path: KeyPath, where: Location, message: str) -> None:
+        self.problems.append(Problem(where, dotted(path), message))
 
 
 def _kind(node: Node) -> str:

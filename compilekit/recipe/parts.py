@@ -34,18 +34,11 @@ def fault(path: tuple[str | int, ...], message: str, value: Any) -> ValidationEr
 
 def _component(name: str) -> str:
     if not re.fullmatch(COMPONENT, name):
-        message = f'{json.dumps(name, ensure_ascii=False)} is not a component: write "unet"'
-        raise ValueError(f'{message}, "vae.decode" or "transformer.blocks.0"')
+        raise ValueError(
+            f'{json.dumps(name, ensure_ascii=False)} is not a component: write "unet", '
+            '"vae.decode" or "transformer.blocks.0"'
+        )
     return name
-
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    seen: set[str] = set()
-    for index, name in enumerate(names):
-        if name in seen:
-            raise fault((index,), f'"{name}" is named twice', name)
-        seen.add(name)
-    return names
 
 
 def components_in(value: Any) -> list[str]:
@@ -90,11 +83,9 @@ class TensorSpec(_Part):
     def _range(cls, value: int | None, info: ValidationInfo) -> int | None:
         dtype, low = info.data.get("dtype"), info.data.get("low")
         if value is not None and dtype is not None and dtype not in _INTEGERS:
-            message = f"only an integer input has a range, and this one is {dtype}"
-            raise ValueError(message)
+            raise ValueError(f"only an integer input has a range, and this one is {dtype}")
         if info.field_name == "high" and None not in (value, low) and value <= low:  # type: ignore[operator]
-            message = f"must be greater than low ({low}), not {value}"
-            raise ValueError(message)
+            raise ValueError(f"must be greater than low ({low}), not {value}")
         return value
 
 
@@ -147,8 +138,11 @@ class StepEntry(_Part):
 
     @field_validator("components")
     @classmethod
-    def _check_components(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _distinct(value)
+    def _check_components(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise fault((index,), f'"{name}" is named twice', name)
+        return names
 
 
 RESERVED = ("components", "allow_no_match", "budget")

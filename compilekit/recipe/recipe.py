@@ -56,12 +56,12 @@ class Recipe(RecipeData):
         >>> Recipe.from_steps("qkv_fusion").with_steps("channels_last").steps[0].plugin
         'channels_last'
         """
-        own = self._document or read_text(self.to_yaml())
-        other = document_of_steps(steps, self.target.device, {})
-        places = {key: place for key, place in own.places.items() if key[:1] != ("steps",)}
-        places |= {key: place for key, place in other.places.items() if key[:1] == ("steps",)}
-        data = {**own.data, "steps": other.data["steps"]}
-        return self._checked(Document(own.file, own.folder, data, places))
+        old = self._document or read_text(self.to_yaml())
+        new = document_of_steps(steps, self.target.device, {})
+        places = {path: place for path, place in old.places.items() if path[:1] != ("steps",)}
+        places |= {path: place for path, place in new.places.items() if path[:1] == ("steps",)}
+        data = {**old.data, "steps": new.data["steps"]}
+        return self._checked(Document(old.file, old.folder, data, places))
 
     @classmethod
     def _checked(cls, document: Document) -> Recipe:

@@ -18,9 +18,7 @@ R = TypeVar("R", bound="RecipeData")
 
 
 class _Sample(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(ge=0, lt=2**63)
 
 
 class RecipeData(BaseModel):
@@ -49,8 +47,7 @@ class RecipeData(BaseModel):
     @classmethod
     def _known_format(cls, value: Any) -> Any:
         if type(value) is not int or value != FORMAT:
-            message = f"{shown(value)} is not a format that is known here; write {FORMAT}"
-            raise ValueError(message)
+            raise ValueError(f"{shown(value)} is not a format that is known here; write {FORMAT}")
         return value
 
     @field_validator("sample")
@@ -86,13 +83,11 @@ class RecipeData(BaseModel):
     @property
     def folder(self) -> Path:
         """Where the files that the sample names are looked for."""
-        return Path() if self._document is None else self._document.folder
+        return self._document.folder if self._document else Path()
 
     def location(self, *path: str | int) -> Location:
         """Where the recipe says something: `recipe.location("steps", 2)`."""
-        if self._document is None:
-            return Location("<recipe>")
-        return self._document.locate(path)
+        return self._document.locate(path) if self._document else Location("<recipe>")
 
     def placed(self: R, document: Document, steps: Sequence[StepEntry]) -> R:  # noqa: PYI019
         """The recipe with its steps, and where each value was written."""

@@ -48,18 +48,15 @@ def read_file(path: str | Path) -> Document:
 def read_text(text: str, file: str = "<recipe>") -> Document:
     """Read a recipe from text; `file` names it in messages."""
     document = _document(text, file)
-    if "extends" not in document.data:
-        return document
-    return _merged(_base_of(document), document)
+    return _merged(_base_of(document), document) if "extends" in document.data else document
 
 
 def _document(text: str, file: str) -> Document:
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise _error(Location(file), f"larger than {MAX_BYTES} bytes: this is no recipe")
     parsed = parse(text, file)
-    start = Location(file, 1, 1)
     if parsed.data is None:
-        raise _error(start, "the recipe is empty")
+        raise _error(Location(file, 1, 1), "the recipe is empty")
     if not isinstance(parsed.data, dict):
         where = parsed.places[()].value
         raise _error(where, f"a recipe is a mapping (key: value), not {shown(parsed.data)}")
@@ -68,17 +65,17 @@ def _document(text: str, file: str) -> Document:
 
 
 def _text_of(name: str, blame: Location, key: str = "") -> str:
-    path = Path(name)
+    path, prefix = Path(name), "" if blame.file == name else f"{name}: "
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _error(blame, f"{_prefix(blame, name)}no such file{_near(path)}", key) from None
+        raise _error(blame, f"{prefix}no such file{_near(path)}", key) from None
     except IsADirectoryError:
-        raise _error(blame, f"{_prefix(blame, name)}a folder, not a file", key) from None
+        raise _error(blame, f"{prefix}a folder, not a file", key) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file's name"
-        raise _error(blame, f"{_prefix(blame, name)}cannot be read: {reason}", key) from None
+        raise _error(blame, f"{prefix}cannot be read: {reason}", key) from None
     if len(content) > MAX_BYTES:
         raise _error(Location(name), f"larger than {MAX_BYTES} bytes: this is no recipe")
     return _decoded(content, name)
@@ -125,10 +122,6 @@ def _merged(base: Document, child: Document) -> Document:
         if path[:1] not in replaced and path[:2] not in replaced
     }
     return Document(child.file, child.folder, data, {**places, **child.places})
-
-
-def _prefix(blame: Location, name: str) -> str:
-    return "" if blame.file == name else f"{name}: "
 
 
 def _near(path: Path) -> str:

@@ -39,19 +39,19 @@ def syntax_problem(
         return _bad_character(error, text, locate)
     if not isinstance(error, MarkedYAMLError):
         return Problem(Location(file), "", f"not valid YAML: {_one_line(str(error))}")
-    said = _one_line(": ".join(part for part in (error.context, error.problem) if part))
-    mark, message = error.problem_mark or error.context_mark, f"not valid YAML: {said}"
-    if sentence := _first(_SENTENCES_FOR_START, said):
+    text = _one_line(": ".join(filter(None, (error.context, error.problem))))
+    mark, message = error.problem_mark or error.context_mark, f"not valid YAML: {text}"
+    if sentence := _first(_SENTENCES_FOR_START, text):
         mark, message = error.context_mark or mark, sentence
-    elif sentence := _first(_SENTENCES, said):
+    elif sentence := _first(_SENTENCES, text):
         message = sentence
     where = Location(file) if mark is None else locate(mark.line, mark.column)
     return Problem(where, "", message)
 
 
-def _first(sentences: tuple[tuple[str, str], ...], said: str) -> str:
+def _first(sentences: tuple[tuple[str, str], ...], text: str) -> str:
     for pattern, sentence in sentences:
-        if match := re.search(pattern, said):
+        if match := re.search(pattern, text):
             return sentence.format(**match.groupdict())
     return ""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from compilekit.errors import Location, Problem, RecipeError
 from compilekit.recipe.draft import read_steps
 from compilekit.recipe.emit import flow, step_data, string
-from compilekit.recipe.nodes import KeyPath, Parsed, Place, parse, printable
+from compilekit.recipe.nodes import KeyPath, Place, parse, printable
 from compilekit.recipe.schema import FORMAT
 from compilekit.recipe.source import Document
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FILE = "<steps>"
 
-_SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[^\s,=:#{}\[\]\"']+")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'", re.DOTALL)
 
@@ -52,12 +51,11 @@ def document_of_steps(text: str, device: str, sample: Mapping[str, Any]) -> Docu
     """A document that says no more than its steps, the device and the sample."""
     flow(sample)  # refuses what no recipe can hold
     reader = _Reader(text)
-    steps = reader.steps()
     data = {
         "compilekit": FORMAT,
         "target": {"device": device},
         "sample": dict(sample),
-        "steps": steps,
+        "steps": reader.steps(),
     }
     return Document(FILE, Path(), data, reader.places)
 
@@ -94,10 +92,10 @@ class _Reader:
 
     def step(self, path: KeyPath) -> Any:
         self.peek()
-        here = self.location()
+        start = self.location()
         name = self.word("the name of a step")
         inside = (*path, name)
-        self.places[path] = self.places[inside] = Place(here, here)
+        self.places[path] = self.places[inside] = Place(start, start)
         if self.peek() != "{":
             return name
         self.at += 1
@@ -113,11 +111,10 @@ class _Reader:
         self.peek()
         start = self.at
         key = self.word("an option")
-        here = self.location(start)
         if key in options:
             raise self.error(f"{printable(key)} is given twice", start)
         self.expect("=", f"after {printable(key)}")
-        options[key] = self.value((*path, key), here)
+        options[key] = self.value((*path, key), self.location(start))
 
     def value(self, path: KeyPath, key: Location) -> Any:
         start = self.at
@@ -129,14 +126,9 @@ class _Reader:
         parsed = parse(f"[{raw}]", FILE, line=line, column=column)
         if len(parsed.data) != 1:
             raise self.error(f"{printable(str(path[-1]))} has no value", start)
-        self.adopt(parsed, path, key)
-        return parsed.data[0]
-
-    def adopt(self, parsed: Parsed, path: KeyPath, key: Location) -> None:
-        for inner, place in parsed.places.items():
-            own = path + inner[1:]
-            self.places[own] = place
+        self.places |= {path + inner[1:]: place for inner, place in parsed.places.items()}
         self.places[path] = Place(key, parsed.places[(0,)].value)
+        return parsed.data[0]
 
     def end_of_value(self) -> int:
         """Moves to the "," or "}" that ends a value."""
@@ -145,8 +137,7 @@ class _Reader:
             character = self.text[self.at]
             quoted = _QUOTED.match(self.text, self.at) if fresh and character in "\"'" else None
             if quoted:
-                self.at = quoted.end()
-                fresh = False
+                self.at, fresh = quoted.end(), False
                 continue
             if depth == 0 and character in ",}":
                 break
@@ -157,17 +148,15 @@ class _Reader:
             self.at += 1
         return self.at
 
-    def word(self, what: str) -> str:
+    def word(self, expected: str) -> str:
         self.peek()
         quoted = _QUOTED.match(self.text, self.at)
         match = quoted or _WORD.match(self.text, self.at)
         if match is None:
-            raise self.error(f"expected {what}")
+            raise self.error(f"expected {expected}")
         line, column = self.position(self.at)
         self.at = match.end()
-        if quoted is None:
-            return match[0]
-        return str(parse(match[0], FILE, line=line, column=column).data)
+        return str(parse(match[0], FILE, line=line, column=column).data) if quoted else match[0]
 
     def expect(self, character: str, where: str) -> None:
         if self.peek() != character:
@@ -175,8 +164,8 @@ class _Reader:
         self.at += 1
 
     def peek(self) -> str:
-        space = _SPACE.match(self.text, self.at)
-        self.at = space.end() if space else self.at
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
         return self.text[self.at : self.at + 1]
 
     def position(self, at: int) -> tuple[int, int]:

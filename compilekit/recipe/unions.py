@@ -24,16 +24,16 @@ def reported(error: ValidationError, data: Any) -> Iterator[Reported]:
             unions.setdefault(path[:at], {}).setdefault(branch, []).append((path, [detail]))
         else:
             yield path, [detail]
-    for path, branches in unions.items():
-        yield from _of_union(path, list(branches.values()))
-
-
-def _of_union(path: KeyPath, branches: list[list[Reported]]) -> list[Reported]:
-    """The branch that fits best, or one entry with the errors of all."""
-    inside = [branch for branch in branches if not _is_other_type(branch, path)]
-    if inside:
-        return min(inside, key=len)
-    return [(path, [detail for branch in branches for _, details in branch for detail in details])]
+    for path, by_branch in unions.items():
+        branches = by_branch.values()
+        fitting = [branch for branch in branches if not _is_other_type(branch, path)]
+        if fitting:
+            yield from min(fitting, key=len)
+        else:
+            yield (
+                path,
+                [detail for branch in branches for _, details in branch for detail in details],
+            )
 
 
 def _is_other_type(branch: list[Reported], path: KeyPath) -> bool:
@@ -68,12 +68,12 @@ def _taken_apart(detail: ErrorDetails, data: Any) -> tuple[KeyPath, int, str]:
 
 def known_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys that a model knows at a path into it."""
-    here = [model]
+    models = [model]
     for element in path:
-        fields = (each.model_fields.get(str(element)) for each in here)
-        inner = [m for each in fields if each is not None for m in _models(each.annotation)]
-        here = inner or here  # an index, or a key of a plain mapping, stays in the same models
-    return [field.alias or name for each in here for name, field in each.model_fields.items()]
+        fields = (m.model_fields.get(str(element)) for m in models)
+        inner = [m for field in fields if field is not None for m in _models(field.annotation)]
+        models = inner or models  # an index, or a key of a plain mapping, stays in the same models
+    return [field.alias or name for m in models for name, field in m.model_fields.items()]
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

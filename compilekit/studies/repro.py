@@ -30,7 +30,6 @@ from compilekit.engine.job import Job
 from compilekit.engine.run import Execution
 from compilekit.errors import CompilekitError, RecipeError, UsageError
 from compilekit.load.skeleton import home_of, save_config
-from compilekit.plan.plan import Plan
 from compilekit.recipe import Recipe
 from compilekit.subject.load import no_progress_bars
 from compilekit.subject.model import Model, float_dtype
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 FOLDER = "COMPILEKIT_REPRO"
 """The environment variable: where reproducers go, `repro` if it is not set; empty for none."""
-RECIPE, STATE, PIPELINE, INPUTS = "recipe.yaml", "state.json", "pipeline", "inputs.json"
+RECIPE, STATE, PIPELINE = "recipe.yaml", "state.json", "pipeline"
 
 
 @contextlib.contextmanager
@@ -53,23 +52,20 @@ def reproducible(job: Job) -> Iterator[None]:
     except (UsageError, RecipeError):
         raise  # the message says it all
     except Exception as error:
-        base = os.environ.get(FOLDER, "repro")
-        if base:
-            _note(error, _left(Path(base), error, job, description))
+        if base := os.environ.get(FOLDER, "repro"):
+            note = _leave(Path(base), error, job, description)
+            if hasattr(error, "add_note"):  # Python 3.11
+                error.add_note(note)
         raise
 
 
-def _note(error: Exception, found: Path | str) -> None:
-    if isinstance(found, Path) and isinstance(error, CompilekitError):
-        error.repro = found
-    told = found if isinstance(found, str) else f"replay it with: compilekit replay {found}"
-    if hasattr(error, "add_note"):  # Python 3.11
-        error.add_note(told)
+def _leave(base: Path, error: Exception, job: Job, description: Mapping[str, Any]) -> str:
+    """Leave a reproducer; says how to replay it, or why there is none.
 
-
-def _left(base: Path, error: Exception, job: Job, description: Mapping[str, Any]) -> Path | str:
-    """The folder, or why there is none: the first error must not be hidden by a second."""
-    step = _step_of(error, job.plan)
+    The first error must not be hidden by a second.
+    """
+    index = getattr(error, "step", None)
+    step = next((step for step in job.plan.steps if step.index == index), None)
     name = re.sub(r"[^\w.-]+", "-", job.plan.recipe.name)[:60]
     folder = base / f"{name}-{step.name if step else 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(2, 100):
@@ -82,12 +78,9 @@ def _left(base: Path, error: Exception, job: Job, description: Mapping[str, Any]
     except OSError as problem:
         shutil.rmtree(folder, ignore_errors=True)
         return f"no reproducer was left in {base}: {problem.strerror}"
-    return folder
-
-
-def _step_of(error: Exception, checked: Plan) -> PlannedStep | None:
-    index = getattr(error, "step", None)
-    return next((step for step in checked.steps if step.index == index), None)
+    if isinstance(error, CompilekitError):
+        error.repro = folder
+    return f"replay it with: compilekit replay {folder}"
 
 
 def _write(
@@ -98,16 +91,16 @@ def _write(
     description: Mapping[str, Any],
 ) -> None:
     recipe, model = job.plan.recipe, job.model
-    pictures = picture_names(recipe)
-    for name, source in pictures.items():
-        shutil.copyfile(source, folder / f"{name}{source.suffix}")
-    own = {name: f"{name}{source.suffix}" for name, source in pictures.items()}
-    recipe = recipe.model_copy(update={"sample": {**recipe.sample, **own}})
+    sample = dict(recipe.sample)
+    for name, source in picture_names(recipe).items():
+        sample[name] = f"{name}{source.suffix}"
+        shutil.copyfile(source, folder / sample[name])
+    recipe = recipe.model_copy(update={"sample": sample})
     (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-    files = [Path(job.host.plugins[each.name].origin) for each in job.plan.steps]
-    for file in {file for file in files if file.is_file()}:
-        (folder / "plugins").mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / "plugins" / file.name)
+    for file in {Path(job.host.plugins[planned.name].origin) for planned in job.plan.steps}:
+        if file.is_file():
+            (folder / "plugins").mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / "plugins" / file.name)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     (folder / "traceback.txt").write_text(text, encoding="utf-8")
     _json(folder / "environment.json", environment.describe(job.plan.device))
@@ -151,9 +144,8 @@ def described(model: Model) -> dict[str, Any]:
         for name, value in model.inputs.items()
         if isinstance(value, torch.Tensor)
     }
-    subject = type(model.subject)
     return {
-        "class": subject.__name__,
+        "class": type(model.subject).__name__,
         "is_pipeline": model.is_pipeline,
         "components": components,
         "inputs": inputs,
@@ -172,7 +164,12 @@ class Reproducer:
     def read(cls, folder: str | Path) -> Reproducer:
         """Read the recipe and the state; the model is made later."""
         place = Path(folder)
-        state = _state(place)
+        try:
+            state: Any = json.loads((place / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{place}: is no reproducer: it has no readable {STATE}") from error
+        if not isinstance(state, dict) or not {"purpose", "failed", "model"} <= state.keys():
+            raise UsageError(f"{place / STATE}: a failed run does not write such a file")
         return cls(place, Recipe.load(place / RECIPE), state)
 
     @property
@@ -189,18 +186,36 @@ class Reproducer:
     @property
     def inputs(self) -> dict[str, torch.Tensor] | None:
         """Random inputs of a plain module, unless the recipe describes some."""
-        described = self.recipe.model is not None and self.recipe.model.inputs
-        return None if described else _random(self.state["model"]["inputs"])
+        if self.recipe.model is not None and self.recipe.model.inputs:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        inputs = {}
+        for name, spec in self.state["model"]["inputs"].items():
+            dtype = getattr(torch, spec["dtype"])
+            values = torch.randn(spec["shape"], generator=generator)
+            inputs[name] = (values if dtype.is_floating_point else values.abs()).to(dtype)
+        return inputs
 
     def remade(self) -> Any:
         """A model with the same configs and random weights."""
-        return _remade(self.folder / PIPELINE, self.state["model"])
+        torch.manual_seed(0)
+        folder, described = self.folder / PIPELINE, self.state["model"]
+        modules = {
+            name: _module(folder / name, row) for name, row in described["components"].items()
+        }
+        if not described["is_pipeline"]:
+            return next(iter(modules.values()))
+        import diffusers
+
+        kind: Any = getattr(diffusers, described["class"])
+        with no_progress_bars():
+            return kind.from_pretrained(folder, **modules, local_files_only=True)
 
     def replay(self, job: Job) -> str:
         """Run the failing step again; raises what it raises, or says that it passes."""
         failed = self.state["failed"]
         steps = {step.index: step for step in job.plan.steps}
-        step = None if failed is None else steps[failed["index"]]
+        step = steps[failed["index"]] if failed else None
         if self.purpose == "build":
             from compilekit.build.run import replay
 
@@ -213,39 +228,6 @@ class Reproducer:
         return f"{'the run' if step is None else step.key} does not fail here"
 
 
-def _state(folder: Path) -> dict[str, Any]:
-    try:
-        found: Any = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}: is no reproducer: it has no readable {STATE}") from error
-    if not isinstance(found, dict) or not {"purpose", "failed", "model"} <= found.keys():
-        raise UsageError(f"{folder / STATE}: a failed run does not write such a file")
-    return dict(found)
-
-
-def _random(specs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    found = {}
-    for name, spec in specs.items():
-        dtype = getattr(torch, spec["dtype"])
-        values = torch.randn(spec["shape"], generator=generator)
-        found[name] = values.to(dtype) if dtype.is_floating_point else values.abs().to(dtype)
-    return found
-
-
-def _remade(folder: Path, said: Mapping[str, Any]) -> Any:
-    """A model of the same configs, with random weights."""
-    torch.manual_seed(0)
-    modules = {name: _module(folder / name, row) for name, row in said["components"].items()}
-    if not said["is_pipeline"]:
-        return next(iter(modules.values()))
-    import diffusers
-
-    with no_progress_bars():
-        kind: Any = getattr(diffusers, said["class"])
-        return kind.from_pretrained(folder, **modules, local_files_only=True)
-
-
 def _module(folder: Path, row: Mapping[str, Any]) -> nn.Module:
     library, name = row["library"], row["class"]
     if library.split(".")[0] not in TRUSTED:
@@ -254,9 +236,7 @@ def _module(folder: Path, row: Mapping[str, Any]) -> nn.Module:
         )
     kind: Any = getattr(importlib.import_module(library), name)
     if hasattr(kind, "load_config"):
-        made = kind.from_config(kind.load_config(folder))
+        module: nn.Module = kind.from_config(kind.load_config(folder))
     else:
-        made = kind(kind.config_class.from_pretrained(folder))
-    dtype: torch.dtype = getattr(torch, row["dtype"])
-    found: nn.Module = made.to(dtype).eval()
-    return found
+        module = kind(kind.config_class.from_pretrained(folder))
+    return module.to(getattr(torch, row["dtype"])).eval()

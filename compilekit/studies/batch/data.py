@@ -49,8 +49,8 @@ class Batches:
     unit: what a batch is counted in: "images", "videos" or "samples".
 
     >>> import compilekit as ck
-    >>> found = ck.Batches([ck.BatchTrial(1, 1.0), ck.BatchTrial(2, why="too large")], limit=64)
-    >>> found.largest, found.fastest
+    >>> batches = ck.Batches([ck.BatchTrial(1, 1.0), ck.BatchTrial(2, why="too large")], limit=64)
+    >>> batches.largest, batches.fastest
     (1, 1)
     """
 
@@ -71,8 +71,8 @@ class Batches:
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""
         rows = [{**asdict(t), "fits": t.fits, "rate": t.rate or None} for t in self.trials]
-        found = {"largest": self.largest, "fastest": self.fastest}
-        return {**found, "limit": self.limit, "unit": self.unit, "trials": rows}
+        best = {"largest": self.largest, "fastest": self.fastest}
+        return {**best, "limit": self.limit, "unit": self.unit, "trials": rows}
 
     def __str__(self) -> str:
         """A table, and a line that says the largest and the fastest."""
@@ -82,7 +82,7 @@ class Batches:
     def _summary(self) -> str:
         if not self.largest:
             return "no batch fits"
-        rate = next(trial.rate for trial in self.trials if trial.batch == self.fastest)
+        rate = max(trial.rate for trial in self.trials)
         largest = f"{self.largest}" + (" or more" if self.largest == self.limit else "")
         return f"largest batch: {largest}; fastest: {self.fastest}, {rate:.3g} {self.unit}/s"
 

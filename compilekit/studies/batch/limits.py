@@ -19,16 +19,15 @@ NO_MEMORY = re.compile(
     r"could not create a (memory|primitive)|OutOfMemory|can't start new thread",
     re.IGNORECASE,
 )
-"""What libraries say when there is no more memory, and raise no error of its own kind for it."""
+"""What libraries write when memory runs out and they raise no `MemoryError` for it."""
 
-
-WANTED = re.compile(r"tried to allocate ([\d.]+) (\w+)", re.IGNORECASE)
+REQUESTED = re.compile(r"tried to allocate ([\d.]+) (\w+)", re.IGNORECASE)
 
 
 def share_or_bytes(text: str) -> tuple[float | None, int | None]:
     """What "90%" or "8 GB" says: a share of what there is, or bytes."""
-    if found := PERCENT.fullmatch(text):
-        share = float(found[1]) / 100
+    if percent := PERCENT.fullmatch(text):
+        share = float(percent[1]) / 100
         if not 0 < share <= 1:
             raise UsageError(f'memory: "{text}" is not between 0 % and 100 %')
         return share, None
@@ -53,27 +52,27 @@ def hold(device: Device, limit: int | None, share: float | None) -> None:
     with contextlib.suppress(OSError):  # of two processes, this is the one to be killed
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def is_memory(error: BaseException) -> str:
-    """What an error says, if it or what caused it says that memory ran out; else nothing."""
+    """Why memory ran out, if the error or one of its causes says that it did; else empty."""
     seen: set[int] = set()
-    found: BaseException | None = error
-    said = ""
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        if isinstance(found, MemoryError) or NO_MEMORY.search(f"{type(found).__name__}: {found}"):
-            said = in_short(str(found))
-        found = found.__cause__ or found.__context__
-    return said
+    cause: BaseException | None = error
+    reason = ""
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, MemoryError) or NO_MEMORY.search(f"{type(cause).__name__}: {cause}"):
+            reason = in_short(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return reason
 
 
 def in_short(text: str) -> str:
     """What a message about memory says, without the allocator's own words."""
-    if wanted := WANTED.search(text):
-        amount = size(int(wanted[1])) if wanted[2] == "bytes" else f"{wanted[1]} {wanted[2]}"
+    if request := REQUESTED.search(text):
+        amount = size(int(request[1])) if request[2] == "bytes" else f"{request[1]} {request[2]}"
         return f"no memory for {amount} more"
     line = text.strip().partition("\n")[0]
     return f"no memory left ({line})" if line else "no memory left"

@@ -6,7 +6,7 @@ import pickle
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from compilekit.errors import CompilekitError, StepError, WorkerError
@@ -50,19 +50,14 @@ def ask(
                 environment={"PYTHONSAFEPATH": "1"},
             )
         except WorkerError as error:
-            return BatchTrial(batch, why=f"{stage}: {_death(error, batch, stage, timeout)}"), ""
+            answer = {"why": _death(error, batch, stage, timeout)}
         except CompilekitError as error:
-            raise _named(error, batch) from error
+            if batch > 1:
+                error.args = (f"batch {batch}: {error}",)
+            raise
     if "why" in answer:
         return BatchTrial(batch, why=f"{stage}: {answer['why']}"), ""
     return BatchTrial(batch, answer["seconds"], answer["peak"]), answer["unit"]
-
-
-def _named(error: CompilekitError, batch: int) -> CompilekitError:
-    """The trial's own error; that of a larger batch says which."""
-    if batch > 1:
-        error.args = (f"batch {batch}: {error}",)
-    return error
 
 
 def _death(error: WorkerError, batch: int, stage: str, timeout: float | None) -> str:
@@ -71,19 +66,16 @@ def _death(error: WorkerError, batch: int, stage: str, timeout: float | None) ->
         return f"it took longer than {timeout:g} s"
     if error.code == -signal.SIGKILL:
         return "the system killed it, which it does when memory runs out"
-    told = next((line.strip() for line in reversed(error.printed) if NO_MEMORY.search(line)), "")
-    if told:
-        return in_short(told)
+    for line in reversed(error.printed):
+        if NO_MEMORY.search(line):
+            return in_short(line)
+    last = "".join(f"\n  {line}" for line in error.printed[-LINES:])
     raise StepError(
-        f"batch {batch}: the trial died while {stage}: {_how(error.code)}{_last(error.printed)}"
+        f"batch {batch}: the trial died while {stage}: {_ending(error.code)}{last}"
     ) from error
 
 
-def _how(code: int | None) -> str:
+def _ending(code: int | None) -> str:
     if code is None:
         return "it gave no result"
     return f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-
-
-def _last(printed: Sequence[str]) -> str:
-    return "".join(f"\n  {line}" for line in printed[-LINES:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from compilekit.base.bytesize import size
@@ -20,81 +21,71 @@ from compilekit.subject.load import is_function
 
 def search(fits: Callable[[int], bool], limit: int) -> int:
     """The largest number up to a limit that fits, if all that are smaller do too; 0 if none."""
-    good, next_ = 0, 1
-    while fits(next_):
-        good = next_
+    good, bad = 0, 1
+    while fits(bad):
+        good = bad
         if good == limit:
             return good
-        next_ = min(2 * good, limit)
-    bad = next_
+        bad = min(2 * good, limit)
     while bad - good > 1:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
 
 
+@dataclass
 class Largest:
     """One search."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        order: Order,
-        *,
-        limit: int,
-        timeout: float | None,
-        on_trial: Callable[[BatchTrial], None] | None,
-        progress: Progress,
-    ) -> None:
-        if limit < 1:
-            raise UsageError(f"the largest batch to try is {limit}, and must be at least 1")
-        if timeout is not None and not timeout > 0:
-            raise UsageError(f"the time limit of a trial is {timeout:g} s, and must be above 0")
-        self._plan = plan
-        self._order = order
-        self._limit = limit
-        self._timeout = timeout
-        self._on_trial = on_trial
-        self._progress = progress
-        self._trials: list[BatchTrial] = []
-        self._unit = "images"
+    plan: Plan
+    order: Order
+    limit: int
+    timeout: float | None
+    on_trial: Callable[[BatchTrial], None] | None
+    progress: Progress
+    trials: list[BatchTrial] = field(default_factory=list)
+    unit: str = "images"
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that makes no sense."""
+        if self.limit < 1:
+            raise UsageError(f"the largest batch to try is {self.limit}, and must be at least 1")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(
+                f"the time limit of a trial is {self.timeout:g} s, and must be above 0"
+            )
 
     def run(self, memory: str | None) -> Batches:
         """Search, each trial held to so much memory: "8 GB", "90%", or what is free."""
-        share, size_ = self._allowed(memory)
+        share, bytes_ = self._allowed(memory)
+        if not search(
+            lambda batch: self._fits(Request(self.order, batch, bytes_, share)), self.limit
+        ):
+            raise MachineError(f"not even a batch of 1 fits: {self.trials[0].why}")
+        trials = sorted(self.trials, key=lambda trial: trial.batch)
+        return Batches(tuple(trials), self.limit, self.unit)
 
-        def fits(batch: int) -> bool:
-            return self._try(batch, size_, share).fits
+    def _fits(self, request: Request) -> bool:
+        title = f"batch {request.batch}"
+        with self.progress.stage(title):
+            trial, unit = ask(request, self.timeout, lambda stage: self.progress.say(title, stage))
+        self.unit = unit or self.unit
+        self.trials.append(trial)
+        self.progress.note(f"  {self._outcome(trial)}")
+        if self.on_trial is not None:
+            self.on_trial(trial)
+        return trial.fits
 
-        if not search(fits, self._limit):
-            raise MachineError(f"not even a batch of 1 fits: {self._trials[0].why}")
-        trials = sorted(self._trials, key=lambda trial: trial.batch)
-        return Batches(tuple(trials), self._limit, self._unit)
-
-    def _try(self, batch: int, limit: int | None, share: float | None) -> BatchTrial:
-        request = Request(self._order, batch, limit, share)
-        title = f"batch {batch}"
-        with self._progress.stage(title):
-            trial, unit = ask(
-                request, self._timeout, lambda stage: self._progress.say(title, stage)
-            )
-        self._unit = unit or self._unit
-        self._trials.append(trial)
-        self._progress.note(f"  {self._said(trial)}")
-        if self._on_trial is not None:
-            self._on_trial(trial)
-        return trial
-
-    def _said(self, trial: BatchTrial) -> str:
+    def _outcome(self, trial: BatchTrial) -> str:
         if trial.seconds is None or trial.peak is None:
             return f"does not fit: {trial.why}"
-        rate = f"{trial.rate:.3g} {self._unit}/s"
+        rate = f"{trial.rate:.3g} {self.unit}/s"
         return f"fits: {trial.seconds:.3g} s a run, {rate}, {size(trial.peak)}"
 
     def _allowed(self, memory: str | None) -> tuple[float | None, int | None]:
         """The share or the bytes that a trial may take; says it where that is more than is free."""
         share, limit = (None, None) if memory is None else share_or_bytes(memory)
-        device = self._plan.device
+        device = self.plan.device
         if device != "cpu":
             if memory is not None and device != "cuda":
                 raise UsageError(f'memory: a trial on "{device}" can be held to no limit')
@@ -103,7 +94,7 @@ class Largest:
         if limit is None:
             limit = int(free * (share or 1.0))
         if limit > free:
-            self._progress.note(
+            self.progress.note(
                 f"warning: {size(limit)} is more than the {size(free)} that are free here: "
                 "a trial may make the machine swap, or be killed"
             )

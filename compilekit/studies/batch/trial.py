@@ -24,17 +24,16 @@ SECONDS, MOST = 2.0, 3
 """For how long, and how often, a run is timed at most; at least once."""
 
 
-def tried(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+def run_trial(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     """The time and the memory of one batch; or why it does not fit."""
     try:
         say("loading the model")
         job = request.order.job(lambda plan: hold(plan.device, request.limit, request.share))
         return Trial(job, request.batch, say).run()
     except BaseException as error:
-        why = is_memory(error)
-        if not why:
-            raise
-        return {"why": why}
+        if why := is_memory(error):
+            return {"why": why}
+        raise
 
 
 class Trial:
@@ -46,7 +45,7 @@ class Trial:
 
     def __init__(self, job: Job, batch: int, say: Callable[[str], None]) -> None:
         self._execution = Execution(job, arguments=self._with_generators)
-        self._model, self._sample, self._seed = job.model, job.sample, job.plan.recipe.seed
+        self._model, self._sample = job.model, job.sample
         self._goal, self._batch = batch, 0
         self._say = say
 
@@ -64,23 +63,20 @@ class Trial:
             self._execution.perform(step, [KeepState()])
         self._resize(self._goal)
         self._say("running the sample")
-        times = self._times()
+        reset_peak()
+        self._check_count(self._execution.timed_sample()[1])
+        times = several(
+            lambda: self._execution.timed_sample()[0], least=1, most=MOST, seconds=SECONDS
+        )
         return {
             "seconds": statistics.median(times),
             "peak": peak_bytes(),
             "unit": unit_of(self._model),
         }
 
-    def _times(self) -> list[float]:
-        """The times of some runs after a warm-up. The peak of memory is of all of them."""
-        reset_peak()
-        self._check_count(self._execution.timed_sample()[1])
-        return several(
-            lambda: self._execution.timed_sample()[0], least=1, most=MOST, seconds=SECONDS
-        )
-
     def _with_generators(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**sample, **generators(self._model, self._seed, self._batch)}
+        seed = self._execution.plan.recipe.seed
+        return {**sample, **generators(self._model, seed, self._batch)}
 
     def _record_at(self, batch: int) -> None:
         if batch == self._batch or not self._execution.plan.steps:

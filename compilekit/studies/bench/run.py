@@ -12,7 +12,7 @@ import torch
 from compilekit.engine.job import Job
 from compilekit.engine.run import Execution
 from compilekit.measure.memory import peak_bytes, reset_peak
-from compilekit.measure.times import several, timed
+from compilekit.measure.times import timed
 from compilekit.studies.bench.data import Bench, BenchRow
 from compilekit.subject.model import cuda_devices
 from compilekit.subject.sizes import BATCH, PROMPTS, sized, unit_of
@@ -47,25 +47,18 @@ def bench(job: Job, batches: Sequence[int], runs: int) -> Bench:
 
 
 def _row(execution: Execution, call: Mapping[str, Any], count: int, runs: int) -> BenchRow:
-    def run() -> tuple[float, Any]:
-        return timed(lambda: execution.run_sample(call), execution.model.wait)
-
+    execution.sample = call
     with torch.random.fork_rng(devices=cuda_devices()):
         reset_peak()
-        first, output = run()
-        times = several(lambda: run()[0], least=runs, most=runs)
+        first, output = execution.timed_sample()
+        times = [execution.timed_sample()[0] for _ in range(runs)]
+    images = getattr(output, "images", None)
     return BenchRow(
         batch=count,
-        images=_images(output, count),
+        images=count if images is None else len(images),
         first=first,
         seconds=statistics.median(times),
         least=min(times),
         most=max(times),
         peak=peak_bytes(),
     )
-
-
-def _images(output: Any, count: int) -> int:
-    """How many images really came out."""
-    images = getattr(output, "images", None)
-    return count if images is None else len(images)

@@ -54,32 +54,32 @@ class Bisect:
         while bad - good > 1:
             middle = (good + bad) // 2
             good, bad = (good, middle) if self._why(steps[:middle]) else (middle, bad)
-        found, earlier = steps[bad - 1], steps[: bad - 1]
+        *earlier, culprit = steps[:bad]
         together: list[PlannedStep] = []
-        why = "" if violations([*self._always, found]) else self._why([found])
+        why = "" if violations([*self._always, culprit]) else self._why([culprit])
         if not why:
-            together = self._needed(found, earlier)
-            why = self._why([*together, found])
+            together = self._needed(culprit, earlier)
+            why = self._why([*together, culprit])
         context = together
         if not why:  # more than one combination of earlier steps will do
-            context, why = earlier, self._why([*earlier, found])
-        component, block = self._where(found, context)
+            context, why = earlier, self._why([*earlier, culprit])
+        component, block = self._where(culprit, context)
         return Blame(
-            step=found.key,
+            step=culprit.key,
             component=component,
             block=block,
-            together_with=tuple(each.key for each in together),
+            together_with=tuple(step.key for step in together),
             why=why.partition("\n")[0],
             runs=self._runs,
         )
 
-    def _needed(self, found: PlannedStep, earlier: Sequence[PlannedStep]) -> list[PlannedStep]:
+    def _needed(self, culprit: PlannedStep, earlier: Sequence[PlannedStep]) -> list[PlannedStep]:
         """The earlier steps without which it does not fail."""
         needed = []
-        for each in earlier:
-            rest = [step for step in earlier if step is not each]
-            if not violations([*self._always, *rest, found]) and not self._why([*rest, found]):
-                needed.append(each)
+        for step in earlier:
+            without = [*(other for other in earlier if other is not step), culprit]
+            if not violations([*self._always, *without]) and not self._why(without):
+                needed.append(step)
         return needed
 
     def _where(self, step: PlannedStep, earlier: Sequence[PlannedStep]) -> tuple[str, str]:
@@ -87,11 +87,8 @@ class Bisect:
         names = [name for name in step.components if name != ALL_COMPONENTS]
         if ALL_COMPONENTS in step.components:
             names = list(self._trial([]).model.modules)
-        component = names[0] if len(names) == 1 else ""
-        for name in names if len(names) > 1 else []:
-            if self._why([*earlier, replace(step, components=(name,))]):
-                component = name
-                break
+        fails = (n for n in names if self._why([*earlier, replace(step, components=(n,))]))
+        component = names[0] if len(names) == 1 else next(fails, "")
         if not component or "compiled" not in gives(step.effects):
             return component, ""
         return component, self._block(replace(step, components=(component,)), earlier)
@@ -104,8 +101,8 @@ class Bisect:
         if blocks:
             return self._halved(
                 blocks,
-                lambda some: self._why(
-                    [*earlier, step], off=[name for name in blocks if name not in some]
+                lambda compiled: self._why(
+                    [*earlier, step], off=[name for name in blocks if name not in compiled]
                 ),
             )
         entry = trial.model.entry_point(step.components[0])
@@ -128,18 +125,16 @@ class Bisect:
 
     def _why(self, steps: Sequence[PlannedStep], off: Sequence[str] = ()) -> str:
         """Why some steps fail; empty if they pass. What was tried is not tried again."""
-        asked = (tuple((step.index, step.components) for step in steps), tuple(off))
-        if asked not in self._known:
-            self._known[asked] = self._tried(steps, off)
-        return self._known[asked]
-
-    def _tried(self, steps: Sequence[PlannedStep], off: Sequence[str]) -> str:
+        key = (tuple((step.index, step.components) for step in steps), tuple(off))
+        if key in self._known:
+            return self._known[key]
         names = ", ".join(step.key for step in steps)
         with self._progress.stage(f"trying {names or 'no step'}"):
             trial = self._trial(steps)
             why = trial.why_bad(self._recording, self._before, self._check, off)
         self._runs += trial.runs
         self._progress.note(f"  {'fails' if why else 'passes'}")
+        self._known[key] = why
         return why
 
     def _trial(self, steps: Sequence[PlannedStep]) -> Trial:

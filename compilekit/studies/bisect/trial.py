@@ -55,8 +55,8 @@ class Trial:
                 return ""
             self._perform(rest)
             switch_off(self.model, off)
-            sample = self._execution.sample
-            return "" if check(self._execution.run_sample(sample)) else "the check fails"
+            output = self._execution.run_sample(self._execution.sample)
+            return "" if check(output) else "the check fails"
         except BAD as error:
             return str(error)
 
@@ -102,6 +102,6 @@ def blocks_inside(module: nn.Module) -> list[str]:
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             blocks += [f"{name}.{index}" for index in range(len(child))]
-        elif any(True for _ in child.children()):
+        elif next(child.children(), None) is not None:
             blocks.append(name)
     return blocks

@@ -24,37 +24,32 @@ class Usage:
 
 def usage(model: Model, run: Callable[[], object]) -> tuple[dict[str, Usage], float]:
     """Run the sample, and count; gives the entry points that are called, and the whole time."""
-    found: dict[str, Usage] = {}
-    inside: list[EntryPoint] = []
+    usages: dict[str, Usage] = {}
+    running: list[object] = []
+
+    def counted(entry: EntryPoint) -> Callable[..., Any]:
+        function = entry.function
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any(owner is entry.owner for owner in running):  # a call of its own
+                return function(*args, **kwargs)
+            used = usages.setdefault(entry.name, Usage())
+            used.calls += 1
+            used.ways.add(describe_call(entry, args, kwargs))
+            running.append(entry.owner)
+            try:
+                seconds, result = timed(lambda: function(*args, **kwargs), model.wait)
+            finally:
+                running.pop()
+            used.seconds += seconds
+            return result
+
+        return call
+
     entries = [entry for name in model.modules for entry in model.entry_points(name)]
     with contextlib.ExitStack() as stack:
         for entry in entries:
-            stack.enter_context(entry.standing_in(_counted(entry, found, inside, model.wait)))
+            stack.enter_context(entry.standing_in(counted(entry)))
         seconds, _ = timed(run, model.wait)
-    return found, seconds
-
-
-def _counted(
-    entry: EntryPoint,
-    found: dict[str, Usage],
-    inside: list[EntryPoint],
-    wait: Callable[[], None],
-) -> Callable[..., Any]:
-    function = entry.function
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if any(other.owner is entry.owner for other in inside):  # a call of its own
-            return function(*args, **kwargs)
-        used = found.setdefault(entry.name, Usage())
-        used.calls += 1
-        used.ways.add(describe_call(entry, args, kwargs))
-        inside.append(entry)
-        try:
-            seconds, result = timed(lambda: function(*args, **kwargs), wait)
-        finally:
-            inside.pop()
-        used.seconds += seconds
-        return result
-
-    return call
+    return usages, seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 
@@ -56,14 +57,11 @@ class Judge:
     def explanation(self) -> Explanation:
         """What the run says."""
         run = self._run
-        explained = [self._step(seen) for seen in run.seen]
-        for seen in run.seen:
-            seen.row.budget = seen.step.budget
         return Explanation(
             recipe=run.plan.recipe.name,
             device=run.plan.device,
-            compiles=any(_compiles(step) for step in run.plan.steps),
-            steps=explained,
+            compiles=any(map(_compiles, run.plan.steps)),
+            steps=[self._step(seen) for seen in run.seen],
             calls=list(self._calls()),
             shapes=run.shapes,
             problems=run.problems,
@@ -73,8 +71,8 @@ class Judge:
 
     def _step(self, seen: Seen) -> ExplainedStep:
         row, step, details = seen.row, seen.step, seen.row.details
-        moved = [self._moved(m, step) for m in row.measurements]
-        found = ExplainedStep(
+        row.budget = step.budget
+        explained = ExplainedStep(
             key=step.key,
             verdict="untold",
             changes=row.changes,
@@ -83,7 +81,7 @@ class Judge:
             bytes_before=self._bytes,
             bytes_after=row.parameter_bytes,
             budget=step.budget,
-            moved=moved,
+            moved=[self._moved(m, step) for m in row.measurements],
             timings=list(self._timings(seen)),
             working=list(self._taken(seen)),
             graph_breaks=listed(details, BREAKS),
@@ -92,10 +90,12 @@ class Judge:
             uncalled=[] if seen.same is not None else _uncalled(step, row),
             details={k: v for k, v in details.items() if k not in (BREAKS, RECOMPILES)},
         )
-        found.verdict = verdict(found, self.weights, same=seen.same, compiles=_compiles(step))
-        found.problems = _problems(found, step)
+        explained.verdict = verdict(
+            explained, self.weights, same=seen.same, compiles=_compiles(step)
+        )
+        explained.problems = list(_problems(explained, step))
         self._bytes = row.parameter_bytes
-        return found
+        return explained
 
     def _moved(self, measured: Measurement, step: PlannedStep) -> Moved:
         entry, before = measured.entry, self._errors[measured.entry]
@@ -123,8 +123,8 @@ class Judge:
                 yield Timing(entry=entry, later=later)
             else:
                 before, together = self._settled[entry], self._open.pop(entry, [])
-                own = pace.against(self.paces[entry])
-                if own.verdict == "slower":  # whatever was gained before it
+                if pace.against(self.paces[entry]).verdict == "slower":
+                    # By this step alone, whatever was gained before it.
                     before, together = self.paces[entry], []
                 yield timing(entry, pace.against(before), together)
                 self._settled[entry] = pace
@@ -144,14 +144,14 @@ class Judge:
 
     def _calls(self) -> Iterator[Called]:
         for entry, used in self._run.used.items():
-            working = [step for step in self._steps if _works_on(step, entry)]
+            steps = [step for step in self._steps if _works_on(step, entry)]
             yield Called(
                 entry=entry,
                 calls=used.calls,
                 ways=len(used.ways),
                 share=used.seconds / self._run.seconds,
-                steps=[step.key for step in working],
-                compiled=any(_compiles(step) for step in working),
+                steps=[step.key for step in steps],
+                compiled=any(map(_compiles, steps)),
             )
 
 
@@ -171,38 +171,36 @@ def verdict(
         return "unmatched"
     if same is not None:
         return "dead" if same else "changed"
-    told = [each.verdict for each in step.timings]
+    verdicts = {t.verdict for t in step.timings}
     whole = overall(step.timings, weights)
     # Where the whole time tells nothing, its parts do, unless they contradict each other.
-    parts = set(told) - {"noise", "untold"}
+    parts = verdicts - {"noise", "untold"}
     for clear in ("slower", "faster"):
         if whole == clear or (whole == "noise" and parts == {clear}):
             return clear
-    if any(measurable(step)) or parts:
+    is_other = (
+        step.bytes_before != step.bytes_after
+        or not all(moved.rounding for moved in step.moved)
+        or any(working.is_other for working in step.working)
+    )
+    if is_other or parts:
         return "changed"
-    if not told or "untold" in told:
+    if not verdicts or "untold" in verdicts:
         return "untold"
     return "no gain" if compiles else "dead"
 
 
 def overall(timings: Sequence[Timing], weights: Mapping[str, float]) -> str:
     """The verdict on all the time that a step works on, as far as it is told."""
-    told = [(weights.get(each.entry, 0.0), each) for each in timings if each.ratio is not None]
-    total = sum(weight for weight, _ in told)
+    weighted = [(weights.get(t.entry, 0.0), t) for t in timings if t.ratio is not None]
+    total = sum(weight for weight, _ in weighted)
     if not total:
         return "noise"
 
     def mean(name: str) -> float:
-        return float(sum(weight * getattr(each, name) for weight, each in told) / total)
+        return float(sum(weight * getattr(t, name) for weight, t in weighted) / total)
 
     return Pace(mean("ratio"), mean("low"), mean("high")).verdict
-
-
-def measurable(step: ExplainedStep) -> Iterator[bool]:
-    """Whether there is something that the step changed, time apart."""
-    yield step.bytes_before != step.bytes_after
-    yield from (not moved.rounding for moved in step.moved)
-    yield from (each.is_other for each in step.working)
 
 
 def timing(
@@ -211,25 +209,20 @@ def timing(
     """A pace, as it is shown."""
     return Timing(
         entry=entry,
-        ratio=pace.ratio,
-        low=pace.low,
-        high=pace.high,
         verdict=pace.verdict,
         together=list(together),
         left_out=left_out,
+        **asdict(pace),
     )
 
 
 def grouped(skipped: Mapping[str, str]) -> list[Skipped]:
     """What was left alone, by reason; reasons that differ in numbers alone are one."""
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
     for name, reason in skipped.items():
-        groups[NUMBER.sub("#", reason)].append((name, reason))
-    found = [
-        Skipped(reason=_merged([why for _, why in group]), names=[name for name, _ in group])
-        for group in groups.values()
-    ]
-    return sorted(found, key=lambda each: -len(each.names))
+        groups[NUMBER.sub("#", reason)][name] = reason
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    return [Skipped(reason=_merged([*group.values()]), names=[*group]) for group in ordered]
 
 
 NUMBER = re.compile(r"\d+")
@@ -245,22 +238,18 @@ def _merged(reasons: Sequence[str]) -> str:
     return NUMBER.sub(lambda _: next(shown), reasons[0])
 
 
-def _problems(found: ExplainedStep, step: PlannedStep) -> list[str]:
-    problems = []
-    if not found.matched and not step.allow_no_match:
-        problems.append("it matched nothing, and the recipe does not say `allow_no_match: true`")
-    problems += [
-        f"it moved {each.entry} by {each.change:.2g}, over its budget {step.budget:.2g}"
-        for each in found.moved
-        if each.over_budget
-    ]
-    return problems
+def _problems(explained: ExplainedStep, step: PlannedStep) -> Iterator[str]:
+    if not explained.matched and not step.allow_no_match:
+        yield "it matched nothing, and the recipe does not say `allow_no_match: true`"
+    for moved in explained.moved:
+        if moved.over_budget:
+            yield f"it moved {moved.entry} by {moved.change:.2g}, over its budget {step.budget:.2g}"
 
 
 def _uncalled(step: PlannedStep, row: StepReport) -> list[str]:
     """The components that the step names, and the sample never calls."""
     called = [m.entry for m in row.measurements]
-    return [name for name in step.components if not any(overlap(name, each) for each in called)]
+    return [name for name in step.components if not any(overlap(name, entry) for entry in called)]
 
 
 def _compiles(step: PlannedStep) -> bool:

@@ -1,12 +1,12 @@
 """Leaving steps out: whether the finished model is faster with a step than without it.
 
-A step that something compiles later shows only so what it is worth. Both models are timed in
-turn with a copy of the one as loaded, so they need not be in memory at the same time.
+The gain of a step that a later one compiles can be told only so. Both models are timed in turn
+with a copy of the model as loaded, so they need not be in memory at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,6 @@ from compilekit.engine.job import Job
 from compilekit.errors import PluginError, StepError
 from compilekit.plan.order import violations
 from compilekit.plan.plan import Plan
-from compilekit.studies.explain.data import ExplainedStep
 from compilekit.studies.explain.explanation import Explanation
 from compilekit.studies.explain.judge import Judge, timing, verdict
 from compilekit.studies.explain.pace import Pace
@@ -33,19 +32,24 @@ def explain(plan: Plan, job_of: Callable[[Plan], Job], *, leave_out: bool) -> Ex
     run = Explain(job)
     run.run()
     judge = Judge(run)
-    explanation, paces = judge.explanation(), judge.paces
-    weights = judge.weights
+    explanation, paces, weights = judge.explanation(), judge.paces, judge.weights
     del run, judge, job
     for step in explanation.steps if leave_out else []:
-        names = [each.entry for each in step.timings if each.later]
-        rest = [each for each in plan.steps if each.key != step.key]
-        if not names or violations(rest):
+        later = [t.entry for t in step.timings if t.later]
+        rest = tuple(other for other in plan.steps if other.key != step.key)
+        if not later or violations(rest):
             continue
-        job = replace(job_of(replace(plan, steps=tuple(rest))), progress=Progress(enabled=False))
+        job = replace(job_of(replace(plan, steps=rest)), progress=Progress(enabled=False))
         with progress.stage(f"the recipe without {step.key}"):
             without = _paces(Explain(job))
         del job
-        _tell(step, [name for name in names if name in without], paces, without, weights)
+        timings = {
+            name: timing(name, paces[name].against(without[name]), left_out=True)
+            for name in later
+            if name in without
+        }
+        step.timings = [timings.get(t.entry, t) for t in step.timings]
+        step.verdict = verdict(step, weights)
     return explanation
 
 
@@ -55,15 +59,3 @@ def _paces(run: Explain) -> dict[str, Pace]:
         return run.final_paces()
     except (StepError, PluginError):
         return {}  # it does not run without that step, so nothing can be told
-
-
-def _tell(
-    step: ExplainedStep,
-    names: Sequence[str],
-    paces: Mapping[str, Pace],
-    without: Mapping[str, Pace],
-    weights: Mapping[str, float],
-) -> None:
-    told = {name: timing(name, paces[name].against(without[name]), left_out=True) for name in names}
-    step.timings = [told.get(each.entry, each) for each in step.timings]
-    step.verdict = verdict(step, weights)

@@ -73,24 +73,24 @@ class Pacer:
             # In one go: entry points may share a module, or lie inside each other.
             owners = copy.deepcopy({name: entry.owner for name, entry in entries.items()})
         except Exception as error:  # noqa: BLE001 - a module of the user's own may raise anything
-            self.why_not = f"the model cannot be copied ({_what(error)})"
+            self.why_not = f"the model cannot be copied ({_in_short(error)})"
             return
         self._copies = {name: replace(entry, owner=owners[name]) for name, entry in entries.items()}
 
     def paces(self, names: Iterable[str]) -> dict[str, Pace]:
         """How entry points compare with their copies: one after the other, and then again."""
-        found: dict[str, Pace] = {}
+        paces: dict[str, Pace] = {}
         known = [name for name in names if name in self._copies]
         try:
             for _ in range(ROUNDS):
                 for name in known:
                     pace = self._in_turn(name)
-                    found[name] = found[name].and_again(pace) if name in found else pace
+                    paces[name] = paces[name].and_again(pace) if name in paces else pace
         except Exception as error:  # noqa: BLE001 - there may be no room for it, say
             self._copies.clear()
-            self.why_not = f"a copy of the model does not run beside it ({_what(error)})"
+            self.why_not = f"a copy of the model does not run beside it ({_in_short(error)})"
             return {}
-        return found
+        return paces
 
     def _in_turn(self, name: str) -> Pace:
         now, then = self._model.entry_point(name), self._copies[name]
@@ -114,15 +114,14 @@ class Pacer:
         return Pace(statistics.median(ratios), *interval(ratios))
 
 
-def _what(error: Exception) -> str:
-    line = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {line}"
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 @contextlib.contextmanager
-def _settings(wanted: state.State) -> Iterator[None]:
+def _settings(earlier: state.State) -> Iterator[None]:
     now = state.snapshot()
-    state.restore(wanted)
+    state.restore(earlier)
     try:
         yield
     finally:

@@ -23,7 +23,6 @@ from compilekit.engine.reference import outputs_of
 from compilekit.engine.run import Execution, end_to_end
 from compilekit.errors import CompilekitError, NonFiniteError, StepError
 from compilekit.measure.memory import working_bytes
-from compilekit.plan.plan import Plan
 from compilekit.plugin.steps import PlannedStep
 from compilekit.report import Report, StepReport
 from compilekit.studies.explain.calls import Usage, usage
@@ -36,7 +35,6 @@ from compilekit.subject.sizes import check_shapes, sized
 RECOMPILES = "recompiles"
 """The key of a step's details that lists what was compiled again since the step ran."""
 
-THE_SAMPLE = "the sample"
 TRIES = 3
 
 
@@ -81,7 +79,9 @@ class Explain:
         self.problems: list[str] = []
         self.untimed = ""
         self._steps = {step.index: step for step in job.plan.steps}
-        self._execution = Execution(replace(job, plan=_lenient(job.plan)))
+        # Without what would stop it.
+        steps = (replace(step, budget=math.inf, allow_no_match=True) for step in job.plan.steps)
+        self._execution = Execution(replace(job, plan=replace(job.plan, steps=tuple(steps))))
         self._progress = job.progress
 
     @property
@@ -123,10 +123,9 @@ class Explain:
                 self._run_shapes()
                 with self._progress.stage("final check"):
                     self.report.final = verify.final()
-                broken = broken_budgets(self.plan.recipe.verify, self.report)
-                if broken:
+                if broken := broken_budgets(self.plan.recipe.verify, self.report):
                     self.problems.append(
-                        "the finished model is out of budget: " + "; ".join(broken)
+                        f"the finished model is out of budget: {'; '.join(broken)}"
                     )
             except NonFiniteError as error:
                 if len(self.report.steps) > len(self.seen):
@@ -155,26 +154,24 @@ class Explain:
 
     def _look(self, pacer: Pacer, names: Sequence[str]) -> State:
         """Time some entry points, and measure the memory that a call takes."""
-        look = State()
+        state = State()
         with self._progress.stage("  times, in turn with the model as loaded"):
-            look.paces = pacer.paces(names)
+            state.paces = pacer.paces(names)
             for name in names:
                 entry, calls = self.model.entry_point(name), self._execution.recording.calls[name]
                 run = functools.partial(run_call, entry, calls[0])
                 # The least of several: memory that is set up once and kept is not the call's.
-                taken = [each for _ in range(TRIES) if (each := working_bytes(run)) is not None]
+                taken = [size for _ in range(TRIES) if (size := working_bytes(run)) is not None]
                 if taken:
-                    look.working[name] = min(taken)
-                look.epsilons[name] = torch.finfo(float_dtype(entry.owner) or torch.float32).eps
-        return look
+                    state.working[name] = min(taken)
+                state.epsilons[name] = torch.finfo(float_dtype(entry.owner) or torch.float32).eps
+        return state
 
     def _run_shapes(self) -> None:
         """Run the sample in every entry of `shapes`, and note what was compiled again."""
-        known = {seen.step.index: listed(seen.row.details, RECOMPILES) for seen in self.seen}
-        for seen in self.seen:
-            seen.recompiles = [
-                Recompile(what=what, cause=THE_SAMPLE) for what in known[seen.step.index]
-            ]
+        known = [listed(seen.row.details, RECOMPILES) for seen in self.seen]
+        for seen, names in zip(self.seen, known, strict=True):
+            seen.recompiles = [Recompile(what=name, cause="the sample") for name in names]
         for changes in self.plan.recipe.shapes:
             shape = ", ".join(f"{key}={value}" for key, value in changes.items())
             ran = ShapeRun(shape=shape)
@@ -184,32 +181,26 @@ class Explain:
                 except StepError as error:
                     ran.error = str(error.__cause__ or error).partition("\n")[0]
             self.shapes.append(ran)
-            for seen in self.seen:
+            for index, seen in enumerate(self.seen):
                 now = listed(self._execution.late_details(seen.row), RECOMPILES)
-                more = (Counter(now) - Counter(known[seen.row.index])).elements()
-                seen.recompiles += [Recompile(what=what, cause=shape) for what in more]
-                known[seen.row.index] = now
+                more = (Counter(now) - Counter(known[index])).elements()
+                seen.recompiles += [Recompile(what=name, cause=shape) for name in more]
+                known[index] = now
 
 
 def listed(details: Mapping[str, Any], key: str) -> list[str]:
     """The texts under a key of a step's details; none if it holds something else."""
     values = details.get(key)
-    return [str(each) for each in values] if isinstance(values, list | tuple) else []
+    return [str(value) for value in values] if isinstance(values, list | tuple) else []
 
 
-def _lenient(plan: Plan) -> Plan:
-    """The plan without what would stop it."""
-    steps = (replace(step, budget=math.inf, allow_no_match=True) for step in plan.steps)
-    return replace(plan, steps=tuple(steps))
-
-
-def _same(one: Any, other: Any) -> bool:
+def _same(previous: Any, output: Any) -> bool:
     """Whether two outputs of the sample are equal to the bit."""
-    old, new = images_of(one), images_of(other)
+    old, new = images_of(previous), images_of(output)
     if old is not None and new is not None:
         return np.array_equal(old, new)
     try:
-        before, after = dict(outputs_of(one)), dict(outputs_of(other))
+        before, after = dict(outputs_of(previous)), dict(outputs_of(output))
     except CompilekitError:
         return False
     return before.keys() == after.keys() and all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from compilekit.base.bytesize import size
@@ -20,21 +21,21 @@ MEANS = {
 }
 
 
-def lines(found: Findings) -> Iterator[str]:
+def lines(findings: Findings) -> Iterator[str]:
     """The whole text."""
-    count = len(found.steps)
-    yield f"{found.recipe} on {found.device}: {count} step{'s' * (count != 1)}"
-    if found.untimed:
-        yield f"times were not compared: {found.untimed}"
-    for step in found.steps:
+    count = len(findings.steps)
+    yield f"{findings.recipe} on {findings.device}: {count} step{'s' * (count != 1)}"
+    if findings.untimed:
+        yield f"times were not compared: {findings.untimed}"
+    for step in findings.steps:
         yield f"{step.key}: {MEANS.get(step.verdict, step.verdict)}"
         yield from (f"  {line}" for line in _step(step))
-    yield from _calls(found)
-    for shape in found.shapes:
+    yield from _calls(findings)
+    for shape in findings.shapes:
         if shape.error:
             yield f"with {shape.shape} the sample does not run: {shape.error}"
-    yield from (f"apply would stop at the end: {problem}" for problem in found.problems)
-    yield from (f"warning: {warning}" for warning in found.report.warnings)
+    yield from (f"apply would stop at the end: {problem}" for problem in findings.problems)
+    yield from (f"warning: {warning}" for warning in findings.report.warnings)
 
 
 def _step(step: ExplainedStep) -> Iterator[str]:
@@ -42,9 +43,9 @@ def _step(step: ExplainedStep) -> Iterator[str]:
     yield from _outputs(step)
     than = " than uncompiled" if "compiled" in step.changes else ""
     yield from (_time(timing, than) for timing in step.timings)
-    for each in step.working:
-        if each.is_other:
-            yield f"{each.entry}: a call takes {size(each.after)}, {size(each.before)} before"
+    for call in step.working:
+        if call.is_other:
+            yield f"{call.entry}: a call takes {size(call.after)}, {size(call.before)} before"
     yield from _group("graph breaks", step.graph_breaks)
     yield from _recompiles(step.recompiles)
     yield from _skipped(step.skipped)
@@ -67,14 +68,10 @@ def _outputs(step: ExplainedStep) -> Iterator[str]:
             same = step.verdict in ("dead", "unmatched")
             yield f"the sample's output is {'the same to the bit' if same else 'another'}"
         return
-    moved = ", ".join(f"{each.entry} by {each.change:.1e}" for each in step.moved if each.change)
-    budget = f"budget {step.budget:g}"
-    if not moved:
-        yield f"outputs are the same to the bit; {budget}"
-    elif all(each.rounding for each in step.moved):
-        yield f"moved {moved}, no more than rounding; {budget}"
-    else:
-        yield f"moved {moved}; {budget}"
+    changes = ", ".join(f"{m.entry} by {m.change:.1e}" for m in step.moved if m.change)
+    rounding = ", no more than rounding" if all(m.rounding for m in step.moved) else ""
+    text = f"moved {changes}{rounding}" if changes else "outputs are the same to the bit"
+    yield f"{text}; budget {step.budget:g}"
 
 
 def _time(timing: Timing, than: str) -> str:
@@ -98,21 +95,20 @@ def _time(timing: Timing, than: str) -> str:
     return f"{name}: {timing.ratio:.2f}x slower{than} ({span}){several}"
 
 
-def _recompiles(found: Sequence[Recompile]) -> Iterator[str]:
-    causes = dict.fromkeys(each.cause for each in found)
-    for cause in causes:
-        what = [each.what for each in found if each.cause == cause]
-        yield from _group(f"recompiles by {cause}", what)
+def _recompiles(recompiles: Sequence[Recompile]) -> Iterator[str]:
+    for cause in dict.fromkeys(recompile.cause for recompile in recompiles):
+        yield from _group(
+            f"recompiles by {cause}", [r.what for r in recompiles if r.cause == cause]
+        )
 
 
-def _skipped(found: Sequence[Skipped]) -> Iterator[str]:
-    if not found:
-        return
-    yield f"left alone: {sum(len(each.names) for each in found)}"
-    for each in found:
-        more = len(each.names) - NAMES
-        names = ", ".join(each.names[:NAMES]) + (f" and {more} more" if more > 0 else "")
-        yield f"  {len(each.names)}: {each.reason} ({names})"
+def _skipped(groups: Sequence[Skipped]) -> Iterator[str]:
+    if groups:
+        yield f"left alone: {sum(len(group.names) for group in groups)}"
+    for group in groups:
+        more = len(group.names) - NAMES
+        names = ", ".join(group.names[:NAMES]) + (f" and {more} more" if more > 0 else "")
+        yield f"  {len(group.names)}: {group.reason} ({names})"
 
 
 def _group(title: str, items: Sequence[str]) -> Iterator[str]:
@@ -121,25 +117,22 @@ def _group(title: str, items: Sequence[str]) -> Iterator[str]:
         yield from (f"  {item}" for item in items)
 
 
-def _calls(found: Findings) -> Iterator[str]:
-    if len(found.calls) < 2:  # noqa: PLR2004 - it has all of the time
+def _calls(findings: Findings) -> Iterator[str]:
+    if len(findings.calls) < 2:  # noqa: PLR2004 - it has all of the time
         return
     yield "the sample calls"
     rows = []
-    for each in found.calls:
-        steps = f"steps {', '.join(_number(key) for key in each.steps)}" if each.steps else ""
-        bare = "nothing compiles it" if found.compiles and not each.compiled else ""
-        note = "; ".join(filter(None, [steps or "no step works on it", bare]))
-        times = f"{each.calls} call{'s' * (each.calls != 1)} in {each.ways} way"
-        times += "s" * (each.ways != 1)
-        rows.append((each.entry, f"{each.share:4.0%} of the time, {times}: {note}"))
-    rest = max(0.0, 1 - sum(each.share for each in found.calls))
+    for called in findings.calls:
+        numbers = ", ".join(re.findall(r"steps\[(\d+)\]", " ".join(called.steps)))
+        note = f"steps {numbers}" if numbers else "no step works on it"
+        if findings.compiles and not called.compiled:
+            note += "; nothing compiles it"
+        times = f"{called.calls} call{'s' * (called.calls != 1)} in {called.ways} way"
+        times += "s" * (called.ways != 1)
+        rows.append((called.entry, f"{called.share:4.0%} of the time, {times}: {note}"))
+    rest = max(0.0, 1 - sum(called.share for called in findings.calls))
     rows.append(("elsewhere", f"{rest:4.0%} of the time"))
     yield from (f"  {line}" for line in aligned(rows))
-
-
-def _number(key: str) -> str:
-    return key.partition("]")[0].removeprefix("steps[")
 
 
 def _shown(value: object) -> str:

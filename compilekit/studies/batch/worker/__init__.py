@@ -15,6 +15,6 @@ def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
     os.chdir(request["cwd"])
     sys.path[:] = request["path"]
     say("loading torch")
-    from compilekit.studies.batch.trial import tried
+    from compilekit.studies.batch.trial import run_trial
 
-    return tried(pickle.loads(Path(request["file"]).read_bytes()), say)  # noqa: S301 - our own file
+    return run_trial(pickle.loads(Path(request["file"]).read_bytes()), say)  # noqa: S301 - our own file

@@ -1,0 +1,55 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe file, or the name of one (compilekit recipes)."
+    ),
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        "--steps",
+        metavar="TEXT",
+        help="Steps in place of the recipe's: 'channels_last, torch_compile{mode=default}'.",
+    ),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Add a plugin from a file; may be repeated."),
+]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]", help="A model's folder or hub id; left out, the recipe's own."
+    ),
+]
+Keys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="A public key (PEM) that must have signed the bundle; of several, any. "
+        "COMPILEKIT_TRUST names such keys for all commands.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on where a check of the machine says it will not do.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        envvar="COMPILEKIT_VERBOSE",
+        help="Show what other libraries and plugins write; left out, only if the command fails.",
+    ),
+]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
