@@ -35,6 +35,7 @@ def test_what_diffusers_refuses_to_swap_in_leaves_all_as_it_was(made, tmp_path):
 SWAPS = ("wide", "few", "first")
 
 
+@pytest.mark.full
 def test_swaps_compile_nothing_where_the_whole_unet_is_compiled(made):
     steps = f"lora{{source={made['first']}, hotswap=8}}, torch_compile{{components=unet, "
     pipe = apply(f"{steps}backend=eager, fullgraph=true}}").pipeline

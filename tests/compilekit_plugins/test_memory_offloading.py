@@ -172,6 +172,7 @@ def test_model_offload_keeps_its_hooks_and_replays_and_saves(tmp_path):
     assert report.steps[0].state == {}
 
 
+@pytest.mark.full
 def test_compiled_code_stays_beneath_the_hooks_of_model_offload():
     pipe = tiny_pipeline("sd")
     steps = "memory{offload=model}, torch_compile{components=unet, backend=eager, fullgraph=true}"

@@ -153,6 +153,7 @@ def test_compiled_components_save_as_stock_ones(sample, tmp_path):
     assert abs(picture(again, sample) - picture(done.pipeline, sample)).max() < 1e-4
 
 
+@pytest.mark.full
 def test_the_process_is_as_before_after_all_steps(sample):
     before = state.snapshot()
     applied(

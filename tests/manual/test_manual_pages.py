@@ -27,6 +27,8 @@ import compilekit as ck
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+LONG = ("python.md", "bundles.md")
+"""Pages that build several bundles."""
 ALL_FILES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(
     r"(?:<!-- (?P<mark>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)```\n", re.DOTALL
@@ -141,7 +143,11 @@ def test_commands_print_what_the_page_shows(page: Path, place: Path) -> None:
         assert done.stdout + done.stderr == block.text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.full] if page.name in LONG else []) for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_the_python_of_a_page_runs(page: Path, place: Path, small_model: Path) -> None:
     write_files(page, place)
     (place / "my-model").symlink_to(small_model)

@@ -68,6 +68,7 @@ def found(bundles, there):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("fix", "wrong", "right"),
     [

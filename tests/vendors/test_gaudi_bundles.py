@@ -214,6 +214,7 @@ MUTATIONS = """
 """
 
 
+@pytest.mark.full
 def test_a_stand_in_that_is_wrong_makes_these_tests_fail(tmp_path):
     """A replay that does nothing, inputs that are not copied, keys without shapes."""
     answer = session(tmp_path, MUTATIONS)

@@ -57,6 +57,7 @@ def test_a_build_works_through_the_other_interpreter_and_loads_only_there(other,
     assert f"COMPILEKIT_GAUDI_PYTHON names {other}: load it with that interpreter" in done.output
 
 
+@pytest.mark.full
 def test_a_pipeline_that_optimum_habana_has_not_is_refused(other, tmp_path):
     with pytest.raises(ck.StepError, match="GaudiPNDMScheduler"):
         build(tmp_path / "sd", engine="optimum", scheduler="GaudiPNDMScheduler")

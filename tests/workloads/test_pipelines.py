@@ -120,6 +120,7 @@ def draw(pipeline: Any, **arguments: Any) -> Any:
     return pipeline(**keywords).images
 
 
+@pytest.mark.full
 def test_another_prompt_and_another_batch_size_go_on_working(finished):
     images = draw(finished, prompt=["a dog", "a bird", "a fish"])
     assert images.shape == (3, 32, 32, 3)

@@ -40,6 +40,7 @@ def test_a_runtime_step_runs_again_and_remembers(build, tmp_path, load):
     assert seen == [torch.float32]
 
 
+@pytest.mark.full
 def test_quantised_weights_need_nothing_of_torchao_when_they_are_compiled(build, tmp_path, load):
     pytest.importorskip("torchao")
     blocks = "[transformer_blocks.0, context_embedder]"
@@ -61,6 +62,7 @@ def test_quantised_weights_need_nothing_of_torchao_when_they_are_compiled(build,
         weight.float()
 
 
+@pytest.mark.full
 def test_precision_of_some_components_goes_with_compiling_others_whole(build, tmp_path, load):
     built = build(
         "precision{dtype=bfloat16, components=unet}, precision{dtype=float32, components=vae}, "

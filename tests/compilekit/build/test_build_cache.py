@@ -284,6 +284,7 @@ STEPS = st.sampled_from(
 )
 
 
+@pytest.mark.full
 @settings(
     max_examples=8,
     phases=[Phase.generate],

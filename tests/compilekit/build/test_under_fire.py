@@ -62,6 +62,7 @@ def test_two_different_builds_at_once_do_no_harm(scenario):
     assert scenario("different") == {"codes": [0, 0], "good": [True, True], "exports": 2}
 
 
+@pytest.mark.full
 def test_when_a_holder_of_locks_is_killed_the_others_go_on(scenario):
     assert scenario("holder_killed") == {
         "waited": True,

@@ -57,6 +57,7 @@ def saved(tmp_path):
 BATCH = [str(Path(sys.executable).with_name("compilekit")), "batch", "unet.yaml", "model"]
 
 
+@pytest.mark.full
 def test_the_command_prints_json_and_the_progress_of_each_trial(saved):
     done = command("batch", "unet.yaml", "model", "--limit", "2", "--json", cwd=saved)
     assert done.returncode == 0, done.stderr

@@ -106,6 +106,7 @@ def test_the_search_finds_the_largest_in_few_trials(limit):
         assert max(asked) <= limit
 
 
+@pytest.mark.full
 def test_a_trial_is_held_to_its_memory(nets):
     found = largest(nets.hungry, memory="1 GB", limit=16)
     assert 2 <= found.largest <= 8
@@ -179,6 +180,7 @@ def optimize_model(model, options, context):
 """
 
 
+@pytest.mark.full
 def test_what_compiles_sees_the_batch_and_other_steps_see_one(nets, write, tmp_path):
     log = tmp_path / "log"
     steps = "".join(
