@@ -12,6 +12,12 @@ from typing import Any
 OLD_FORWARD = "_old_forward"
 """accelerate moves a forward there when it hooks a module."""
 
+ORIGINS = frozenset({"_name_or_path", "name_or_path"})
+"""Entries of a config that say where a model was loaded from."""
+
+UNORDERED = frozenset({"_use_default_values"})
+"""Entries of a config that diffusers makes from a set: their order differs between processes."""
+
 
 def is_hooked(module: Any) -> bool:
     """Whether accelerate moves the module's weights by itself."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compilekit.base.diffusers_internals import ORIGINS, UNORDERED
 from compilekit.base.torch_internals import hooks_of
 from compilekit.bundle.calls import SCALARS, TRUSTED
 from compilekit.bundle.constants import held_by
@@ -38,7 +39,8 @@ def unlike(value: object) -> Unlike:
 def likeness(entry: EntryPoint) -> str:
     """A digest that is equal for entry points that compile to the same code."""
     tensors = [held.row.model_dump(mode="json") for held in held_by(entry.owner)]
-    return digest_of([entry.method, structure(entry.owner), tensors])
+    modules = structure(entry.owner)
+    return digest_of([entry.method, list(modules), modules, tensors])
 
 
 def part_name(likeness_: str, step: int, signature: Signature) -> str:
@@ -46,21 +48,20 @@ def part_name(likeness_: str, step: int, signature: Signature) -> str:
     return digest_of([likeness_, step, signature.model_dump(mode="json")])[:12]
 
 
-def structure(module: nn.Module) -> list[Any]:
+def structure(module: nn.Module) -> dict[str, dict[str, Any]]:
     """Classes and plain settings of a module and its children.
 
     Layers around the module's own methods are left out: they are not compiled.
     """
-    return [
-        [
-            name,
-            _class(type(child)),
-            _settings(child, with_layers=child is not module),
-            child.training,
-            [unlike(hook) for hook in hooks_of(child)],
-        ]
+    return {
+        name: {
+            "class": _class(type(child)),
+            "settings": _settings(child, with_layers=child is not module),
+            "training": child.training,
+            "hooks": [unlike(hook) for hook in hooks_of(child)],
+        }
         for name, child in module.named_modules()
-    ]
+    }
 
 
 def _class(kind: type) -> str:
@@ -74,14 +75,14 @@ def _name(value: Any) -> str:
 
 def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:
     return {
-        name: _plain(value)
+        name: plain(value)
         for name, value in vars(module).items()
-        if name not in COMMON and (with_layers or not isinstance(value, Layer))
+        if name not in {*COMMON, *ORIGINS} and (with_layers or not isinstance(value, Layer))
     }
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A value in a form that can be compared; `unlike` if there is none."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value in a form that is the same in every process; `unlike` if there is none."""
     if isinstance(value, (*SCALARS, bytes, Enum, torch.dtype, torch.device, torch.layout)):
         return f"{value!r}"
     if isinstance(value, torch.Tensor | nn.Module):
@@ -93,14 +94,25 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if depth == DEPTH:
         return unlike(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {
+            str(key): plain(set(item) if key in UNORDERED else item, depth + 1)
+            for key, item in value.items()
+            if key not in ORIGINS
+        }
     if isinstance(value, set | frozenset):
-        return sorted((_plain(item, depth + 1) for item in value), key=repr)
+        return sorted((plain(item, depth + 1) for item in value), key=repr)
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
-    if type(value).__module__.split(".")[0] in TRUSTED and hasattr(value, "__dict__"):
-        return [_name(type(value)), _plain(vars(value), depth + 1)]
+        return [plain(item, depth + 1) for item in value]
+    if type(value).__module__.split(".")[0] in TRUSTED:
+        return [_name(type(value)), plain(_attributes(value), depth + 1)]
     return unlike(value)
+
+
+def _attributes(value: object) -> dict[str, Any]:
+    """What an object holds, in its dictionary and in its slots."""
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
+    held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {**held, **getattr(value, "__dict__", {})}
 
 
 def digest_of(value: Any) -> str:

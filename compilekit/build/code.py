@@ -24,7 +24,7 @@ DEPTH = 6
 
 _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve())
-    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
 )
 
 
@@ -77,6 +77,16 @@ def source_digest(path: Path) -> str:
         except OSError as error:
             raise UnknownCodeError(f"{file}: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def package_digest(module: ModuleType | None) -> str:
+    """The digest of all Python files of the package that a module belongs to."""
+    package = sys.modules.get(module.__name__.partition(".")[0], module) if module else None
+    file = getattr(package, "__file__", None) or getattr(module, "__file__", None)
+    if not file:
+        raise UnknownCodeError("it is in no file")
+    path = Path(file)
+    return source_digest(path.parent if path.name == "__init__.py" else path)
 
 
 def _homes(kind: type) -> Iterator[str]:

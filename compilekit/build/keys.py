@@ -7,12 +7,14 @@ the part is built and not cached.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ import torch
 from torch import nn
 
 from compilekit.base import environment
-from compilekit.base.diffusers_internals import active_attention_backend
+from compilekit.base.diffusers_internals import ORIGINS, UNORDERED, active_attention_backend
 from compilekit.base.words import ALL_COMPONENTS
-from compilekit.build.alike import Unlike, digest_of, structure
-from compilekit.build.code import UnknownCodeError, code_of, source_digest
+from compilekit.build.alike import Unlike, digest_of, plain, structure
+from compilekit.build.code import UnknownCodeError, code_of, package_digest, source_digest
 from compilekit.build.signatures import Group
 from compilekit.bundle.calls import order_of
 from compilekit.bundle.constants import bytes_of, held_by
@@ -37,7 +39,11 @@ from compilekit.plugin.host import Host
 from compilekit.plugin.steps import PlannedStep
 from compilekit.subject.model import Model
 
-FORMAT = 1
+FORMAT = 2
+SHORT = 64
+NAMED = 5
+"""How deep the inputs of a key are named one by one."""
+SEPARATOR = " > "
 
 VARIABLES = (
     "TORCH", "PYTORCH", "ATEN", "CUDA", "CUBLAS", "CUDNN", "DIFFUSERS", "OMP_", "MKL_", "KMP_",
@@ -58,7 +64,15 @@ class NoKeyError(Exception):
     """An input cannot be fingerprinted."""
 
 
-def key_for(cache: Cache | None, title: str, make: Callable[[], str]) -> str | None:
+@dataclass(frozen=True)
+class Key:
+    """The digest of all inputs of a result, and each input by name, to tell two keys apart."""
+
+    digest: str
+    inputs: dict[str, str]
+
+
+def key_for(cache: Cache | None, title: str, make: Callable[[], Key]) -> Key | None:
     """The key that `make` returns; None if there is no cache or no key, which is noted."""
     if cache is None:
         return None
@@ -69,65 +83,65 @@ def key_for(cache: Cache | None, title: str, make: Callable[[], str]) -> str | N
         return None
 
 
-def part_key(plan: Plan, step: PlannedStep, group: Group, host: Host) -> str:
+def part_key(plan: Plan, step: PlannedStep, group: Group, host: Host) -> Key:
     """The key of what a step exports for one entry point and one signature."""
     call = group.example
     entry = call.entry
     prefix = plan.steps[: plan.steps.index(step)]
     reached = [earlier for earlier in prefix if _reaches(earlier, entry.name)]
-    inputs = [
-        [path, str(tensor.dtype), list(tensor.shape), list(order_of(tensor))]
-        for path, tensor in call.tensors.items()
-    ]
     return _key(
-        "part",
-        [_described(earlier, components=True) for earlier in reached],
-        _described(step, components=False),
-        entry.method,
-        group.signature.model_dump(mode="json"),
-        inputs,
-        _contents({"": entry.owner}),
-        _plugins(host, [*reached, step]),
-        _surroundings(plan.device, [*reached, step]),
+        {
+            "steps before": [_described(earlier, components=True) for earlier in reached],
+            "step": _described(step, components=False),
+            "method": entry.method,
+            "signature": group.signature.model_dump(mode="json"),
+            "arguments": {
+                path: [str(tensor.dtype), list(tensor.shape), list(order_of(tensor))]
+                for path, tensor in call.tensors.items()
+            },
+            **_contents({"": entry.owner}),
+            "plugins": _plugins(host, [*reached, step]),
+            **_surroundings(plan.device, [*reached, step]),
+        }
     )
 
 
-def bundle_key(plan: Plan, model: Model, host: Host) -> str:
+def bundle_key(plan: Plan, model: Model, host: Host) -> Key:
     """The key of a whole bundle: the recipe, the model, the machine and its software.
 
     A cached part is compared with the model's Python before it is used; a whole bundle is not. So
     there is no key if the user's own code runs, since its inputs are not known.
     """
     return _key(
-        "bundle",
-        plan.to_dict(),
-        _pictures(plan),
-        _files(plan, host),
-        type(model.subject).__module__,
-        type(model.subject).__qualname__,
-        _contents(model.modules, own_code=False),
-        _rest(model),
-        _inputs(model),
-        _plugins(host, plan.steps),
-        _surroundings(plan.device, plan.steps),
-        *_ingredients(plan, host),
+        {
+            "plan": plan.to_dict(),
+            "pictures": _pictures(plan),
+            "files that steps read": _files(plan, host),
+            "class": f"{type(model.subject).__module__}.{type(model.subject).__qualname__}",
+            **_contents(model.modules, own_code=False),
+            "rest of the pipeline": _rest(model),
+            "inputs": _inputs(model),
+            "plugins": _plugins(host, plan.steps),
+            **_surroundings(plan.device, plan.steps),
+            "exporter": _ingredients(plan, host),
+        }
     )
 
 
-def _ingredients(plan: Plan, host: Host) -> Iterator[Any]:
+def _ingredients(plan: Plan, host: Host) -> list[Any]:
     """The inputs that only the step knows which exports the whole pipeline."""
     if plan.whole is None:
-        return
+        return []
     inputs = ingredients(host, plan.whole)
     if inputs is None:
         raise NoKeyError(f"{plan.whole.key} cannot fingerprint its inputs")
-    yield [inputs, fingerprint(host, plan.whole.name)]
+    return [inputs, fingerprint(host, plan.whole.name)]
 
 
-def _key(*parts: Any) -> str:
-    for name in _unlike(parts):
+def _key(inputs: Mapping[str, Any]) -> Key:
+    for name in _unlike(inputs):
         raise NoKeyError(f"the model holds something that cannot be compared ({name})")
-    return digest_of([FORMAT, *parts])
+    return Key(digest_of([FORMAT, inputs]), dict(_rows(inputs)))
 
 
 def _unlike(value: Any) -> Iterator[str]:
@@ -136,6 +150,16 @@ def _unlike(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list | tuple):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _unlike(item)
+
+
+def _rows(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Each input by name: its text if that is short, else its digest."""
+    if isinstance(value, Mapping) and value and depth < NAMED:
+        for key, item in value.items():
+            yield from _rows(item, f"{name}{SEPARATOR}{key}" if name else str(key), depth + 1)
+        return
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    yield name, text if len(text) <= SHORT else digest_of(value)[:SHORT]
 
 
 def _reaches(step: PlannedStep, entry: str) -> bool:
@@ -148,7 +172,7 @@ def _described(step: PlannedStep, *, components: bool) -> dict[str, Any]:
     return {**row, "components": list(step.components)} if components else row
 
 
-def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> list[Any]:
+def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> dict[str, Any]:
     """Structure, code and weights of modules."""
     try:
         code = code_of(layer for module in modules.values() for layer in module.modules())
@@ -159,10 +183,20 @@ def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> lis
     tensors = [(name, held) for name, module in modules.items() for held in held_by(module)]
     stored = [held.tensor for _, held in tensors if held.row.key is not None]
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_values, stored))
-    rows = [[name, held.row.model_dump(mode="json")] for name, held in tensors]
+        digests = iter(list(pool.map(_values, stored)))
+    weights = [
+        [name, held.row.model_dump(mode="json"), held.row.key and next(digests)]
+        for name, held in tensors
+    ]
     structures = {name: structure(module) for name, module in modules.items()}
-    return [code.versions, structures, rows, digests]
+    return {
+        "code": code.versions,
+        "modules": structures,
+        "order of modules": {name: list(rows) for name, rows in structures.items()},
+        "weights": {
+            f"{name} {row['name']}".strip(): [row, digest] for name, row, digest in weights
+        },
+    }
 
 
 def _values(tensor: torch.Tensor) -> str:
@@ -174,7 +208,18 @@ def _rest(model: Model) -> dict[str, str]:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         save_rest(model.subject, Path(folder))
-        return {file.path: file.sha256 for file in listed(Path(folder))}
+        return {row.path: _digest(Path(folder) / row.path) for row in listed(Path(folder))}
+
+
+def _digest(file: Path) -> str:
+    """The digest of a file; of a JSON file, that of what it says."""
+    if file.suffix != ".json":
+        return sha256(file)
+    return digest_of(json.loads(file.read_bytes(), object_hook=_same_everywhere))
+
+
+def _same_everywhere(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: sorted(v) if k in UNORDERED else v for k, v in row.items() if k not in ORIGINS}
 
 
 def save_rest(pipeline: Any, folder: Path) -> None:
@@ -210,17 +255,16 @@ def _files(plan: Plan, host: Host) -> list[list[str]]:
     return rows
 
 
-def _plugins(host: Host, steps: Iterable[PlannedStep]) -> dict[str, list[str]]:
+def _plugins(host: Host, steps: Iterable[PlannedStep]) -> dict[str, dict[str, str]]:
     """The plugins of some steps: their versions and the digests of their code."""
     rows = {}
     for step in steps:
         plugin = host.plugins[step.name]
-        file = Path(getattr(plugin.module, "__file__", None) or "")
         try:
-            code = source_digest(file.parent if file.name == "__init__.py" else file)
+            code = package_digest(plugin.module)
         except UnknownCodeError as error:
             raise NoKeyError(f"the code of plugin {plugin} is not known: {error}") from error
-        rows[step.name] = [plugin.version, code]
+        rows[step.name] = {"version": plugin.version, "code": code}
     return rows
 
 
@@ -228,9 +272,9 @@ def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
     """This machine, its software and its settings."""
     needed = {name for step in steps for name in step.description.packages}
     settings = {
-        name: repr(value)
+        name: plain(value)
         for name, value in snapshot().values.items()
-        if not name.startswith("os.environ.") and name not in THREADS and _is_plain(value)
+        if not name.startswith("os.environ.") and name not in THREADS
     }
     return {
         "fingerprint": environment.fingerprint(device),
@@ -240,14 +284,13 @@ def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
         "variables": variables(steps),
         "compiler": _compiler(),
         "attention": active_attention_backend(),
-        "settings": settings,
+        "settings": {n: value for n, value in settings.items() if _is_portable(value)},
     }
 
 
-def _is_plain(value: object) -> bool:
-    """Whether its text is the same in every process: no address and no path in it."""
-    text = repr(value)
-    return " at 0x" not in text and os.sep not in text
+def _is_portable(value: Any) -> bool:
+    """Whether it is the same in every process: no object of this one, and no path in it."""
+    return next(_unlike(value), None) is None and os.sep not in json.dumps(value)
 
 
 def variables(steps: Iterable[PlannedStep]) -> dict[str, str]:

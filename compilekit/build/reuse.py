@@ -84,15 +84,23 @@ class Reuse:
         key = key_for(cache, title, lambda: part_key(self.plan, step, group, self.host))
         if cache is None or key is None:
             return make()
-        with cache.working_on("part", key, title):
-            exported = _fetched(cache, key, place, verify)
+        with cache.working_on("part", key.digest, title):
+            exported = _fetched(cache, key.digest, place, verify)
             if exported is not None:
                 return exported
             start = time.perf_counter()
             exported = make()
             seconds = time.perf_counter() - start
             with _to_keep(exported, place) as (folders, data):
-                cache.store("part", key, folders, title=title, seconds=seconds, data=data)
+                cache.store(
+                    "part",
+                    key.digest,
+                    folders,
+                    title=title,
+                    seconds=seconds,
+                    data=data,
+                    inputs=key.inputs,
+                )
         return exported
 
 

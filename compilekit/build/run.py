@@ -35,13 +35,19 @@ def build(order: BuildJob) -> Built:
     if cache is None or key is None:
         return _built(order)
     start = time.perf_counter()
-    with cache.working_on("bundle", key, order.target.name):
-        built = _copied(cache, key, order, start)
+    with cache.working_on("bundle", key.digest, order.target.name):
+        built = _copied(cache, key.digest, order, start)
         if built is None:
             built = _built(order)
             title = f"{job.plan.recipe.name} on {job.plan.device}"
             cache.store(
-                "bundle", key, {"": order.target}, title=title, seconds=built.seconds, data={}
+                "bundle",
+                key.digest,
+                {"": order.target},
+                title=title,
+                seconds=built.seconds,
+                data={},
+                inputs=key.inputs,
             )
     return built
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -23,7 +24,7 @@ from compilekit.cache.entry import ENTRY, KINDS, Entry, Kind, read, write
 from compilekit.cache.settings import DEFAULT_LIMIT, FOLDER
 from compilekit.errors import CompilekitError, UsageError
 
-FILES = "files"
+FILES, INPUTS = "files", "inputs.json"
 _PIECE = 1 << 22
 
 _ELSEWHERE = f"name another folder in {FOLDER}, or build with --no-cache (cache=False)"
@@ -80,8 +81,12 @@ class Cache:
         title: str,
         seconds: float,
         data: Mapping[str, Any],
+        inputs: Mapping[str, str],
     ) -> None:
-        """Keep copies of folders, each below its name. What cannot be kept is told, no error."""
+        """Keep copies of folders, each below its name. A failure is noted and raises nothing.
+
+        inputs: what the key was made of, by name; `compilekit cache why` compares them.
+        """
         sources = {
             f"{name}/{path}".lstrip("/"): folder / path
             for name, folder in folders.items()
@@ -99,9 +104,30 @@ class Cache:
                     kind=kind, key=key, title=title, seconds=seconds, data=dict(data), files=files
                 )
                 write(entry, target)
+                text = json.dumps(dict(inputs), indent=0)
+                (target / INPUTS).write_text(text, encoding="utf-8")
             self.prune(spare=(kind, key))
         except (OSError, CompilekitError) as error:
             self.note(f"{title} is not kept in the cache: {error}")
+
+    def why(self, first: Entry, second: Entry) -> list[tuple[str, str, str]]:
+        """The inputs of two keys that differ: their names, and what they were."""
+        one, other = (self._inputs(entry) for entry in (first, second))
+        names = dict.fromkeys((*one, *other))
+        rows = [(name, one.get(name, "-"), other.get(name, "-")) for name in names]
+        return [row for row in rows if row[1] != row[2]]
+
+    def _inputs(self, entry: Entry) -> dict[str, str]:
+        path = self._path(entry.kind, entry.key) / INPUTS
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise UsageError(
+                f"{entry.key[:12]}: an older compilekit made it, without inputs"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read: {error}") from error
+        return {str(name): str(value) for name, value in document.items()}
 
     def drop(self, kind: Kind, key: str) -> None:
         """Remove an entry, if it is there; what is half removed has no name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,10 +29,17 @@ def show(*, json: options.Json = False) -> None:
         print_json([_row(entry, used) for entry, used in entries])
     elif entries:
         rows = [
-            (entry.kind, entry.title, size(entry.size), f"{entry.seconds:.0f} s", _ago(used))
+            (
+                entry.key[:12],
+                entry.kind,
+                entry.title,
+                size(entry.size),
+                f"{entry.seconds:.0f} s",
+                _ago(used),
+            )
             for entry, used in entries
         ]
-        print_table(["kind", "what", "size", "took", "last used"], rows)
+        print_table(["key", "kind", "what", "size", "took", "last used"], rows)
     else:
         echo("the build cache is empty")
 
@@ -67,7 +74,39 @@ def prune(
     echo(f"removed {count} {'entry' if count == 1 else 'entries'}, {size(total)}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"list": show, "size": measure, "prune": prune}
+def why(
+    first: Annotated[str, typer.Argument(metavar="A", help="The key of an entry, or its start.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The key of another entry.")],
+    *,
+    json: options.Json = False,
+) -> None:
+    """Say which inputs differ between two entries, so that one was not used for the other."""
+    cache = _cache()
+    entries = [entry for entry, _ in cache.entries()]
+    one, other = _entry(entries, first), _entry(entries, second)
+    rows = cache.why(one, other)
+    if json:
+        print_json([{"input": name, "first": a, "second": b} for name, a, b in rows])
+    elif rows:
+        print_table(["input", one.key[:12], other.key[:12]], rows)
+    else:
+        echo("both have the same inputs")
+
+
+def _entry(entries: Sequence[Entry], key: str) -> Entry:
+    matches = [entry for entry in entries if key and entry.key.startswith(key)]
+    if len(matches) != 1:
+        what = "several entries have keys that start so" if matches else "no entry has this key"
+        raise UsageError(f"{key!r}: {what}; `compilekit cache list` shows the keys")
+    return matches[0]
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": show,
+    "size": measure,
+    "prune": prune,
+    "why": why,
+}
 
 
 def _cache() -> Cache:

@@ -12,6 +12,7 @@ from compat.make import SAMPLE, STEPS, pipeline
 
 import compilekit as ck
 from compilekit.build import reuse, run
+from compilekit.build.keys import Key
 
 BEFORE = Path(__file__).parent / "before"
 
@@ -54,9 +55,11 @@ def cache(tmp_path, monkeypatch):
     """A copy of the first version's cache. Keys hold compilekit's own code: so say the old ones."""
     shutil.copytree(BEFORE / "cache", tmp_path / "cache")
     monkeypatch.setenv("COMPILEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(run, "bundle_key", lambda *_: key_of("bundles"))
+    monkeypatch.setattr(run, "bundle_key", lambda *_: Key(key_of("bundles"), {}))
     monkeypatch.setattr(
-        reuse, "part_key", lambda plan, step, group, host: key_of("parts", group.example.entry.name)
+        reuse,
+        "part_key",
+        lambda plan, step, group, host: Key(key_of("parts", group.example.entry.name), {}),
     )
     return monkeypatch
 
@@ -73,7 +76,7 @@ def test_a_bundle_in_the_first_versions_cache_is_copied(by_hand, cache, tmp_path
 
 
 def test_parts_in_the_first_versions_cache_are_used_in_a_new_bundle(by_hand, cache, tmp_path):
-    cache.setattr(run, "bundle_key", lambda *_: "0" * 64)
+    cache.setattr(run, "bundle_key", lambda *_: Key("0" * 64, {}))
     done = built(by_hand, tmp_path / "made")
     assert done.reused == 2
     loaded = ck.load(tmp_path / "made", host=by_hand, progress=False)
