@@ -184,18 +184,19 @@ def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> dic
     stored = [held.tensor for _, held in tensors if held.row.key is not None]
     with ThreadPoolExecutor() as pool:
         digests = iter(list(pool.map(_values, stored)))
-    weights = [
-        [name, held.row.model_dump(mode="json"), held.row.key and next(digests)]
+    weights = {
+        f"{name} {held.row.name}".strip(): [
+            held.row.model_dump(mode="json"),
+            None if held.row.key is None else next(digests),
+        ]
         for name, held in tensors
-    ]
+    }
     structures = {name: structure(module) for name, module in modules.items()}
     return {
         "code": code.versions,
         "modules": structures,
         "order of modules": {name: list(rows) for name, rows in structures.items()},
-        "weights": {
-            f"{name} {row['name']}".strip(): [row, digest] for name, row, digest in weights
-        },
+        "weights": weights,
     }
 
 

@@ -123,7 +123,7 @@ class Cache:
             document = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise UsageError(
-                f"{entry.key[:12]}: an older compilekit made it, without inputs"
+                f"{entry.key[:12]}: was made by an older compilekit, which kept no inputs"
             ) from None
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: cannot be read: {error}") from error

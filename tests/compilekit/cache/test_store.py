@@ -34,7 +34,9 @@ def keep(cache, key, files, data=None):
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    cache.store("part", key, {"": folder}, title=f"part {key[0]}", seconds=1.5, data=data or {})
+    cache.store(
+        "part", key, {"": folder}, title=f"part {key[0]}", seconds=1.5, data=data or {}, inputs={}
+    )
 
 
 def contents(folder):

@@ -25,7 +25,15 @@ def filled(tmp_path):
         folder.mkdir()
         (folder / "code.so").write_text("0123456789")
         title = f"torch_compile: unet.{name}"
-        cache.store("part", name * 64, {"": folder}, title=title, seconds=30, data={})
+        cache.store(
+            "part",
+            name * 64,
+            {"": folder},
+            title=title,
+            seconds=30,
+            data={},
+            inputs={"torch": "2.13.0", "step": name},
+        )
         os.utime(cache.folder / "parts" / (name * 64) / ENTRY, (1000 + age, 1000 + age))
     return cache
 
@@ -37,7 +45,7 @@ def test_an_empty_cache_says_so():
 
 def test_entries_are_listed_the_latest_first(filled):
     lines = run(app, ["cache", "list"]).output.splitlines()
-    assert lines[0].split() == ["kind", "what", "size", "took", "last", "used"]
+    assert lines[0].split() == ["key", "kind", "what", "size", "took", "last", "used"]
     assert ["unet.b" in lines[1], "unet.a" in lines[2]] == [True, True]
     assert "30 s" in lines[1]
     assert "days ago" in lines[1]
@@ -62,3 +70,27 @@ def test_pruning_removes_what_was_not_used_for_longest(filled):
     assert [entry.key[0] for entry, _ in filled.entries()] == ["b"]
     assert run(app, ["cache", "prune", "--unused", "1"]).output.startswith("removed 1 entry")
     assert run(app, ["cache", "prune", "--all"]).output == f"removed 0 entries, {shown(0)}\n"
+
+
+def test_why_names_the_inputs_that_differ(filled):
+    done = run(app, ["cache", "why", "aa", "b"])
+    assert [line.split() for line in done.output.splitlines()] == [
+        ["input", "a" * 12, "b" * 12],
+        ["step", "a", "b"],
+    ]
+    rows = json.loads(run(app, ["cache", "why", "a", "b", "--json"]).stdout)
+    assert rows == [{"input": "step", "first": "a", "second": "b"}]
+    assert run(app, ["cache", "why", "a", "a"]).output == "both have the same inputs\n"
+
+
+@pytest.mark.parametrize("key", ["c", ""])
+def test_why_wants_keys_that_are_there(filled, key):
+    done = run(app, ["cache", "why", "a", key])
+    assert done.exit_code == 2
+    assert "`compilekit cache list` shows the keys" in done.output
+
+
+def test_why_says_that_an_entry_has_no_inputs(filled):
+    (filled.folder / "parts" / ("a" * 64) / "inputs.json").unlink()
+    done = run(app, ["cache", "why", "a", "b"])
+    assert (done.exit_code, "was made by an older compilekit" in done.output) == (2, True)
