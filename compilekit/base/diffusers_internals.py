@@ -6,17 +6,26 @@ Each has an answer for a release that lacks it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 OLD_FORWARD = "_old_forward"
 """accelerate moves a forward there when it hooks a module."""
 
-ORIGINS = frozenset({"_name_or_path", "name_or_path"})
+_ORIGINS = frozenset({"_name_or_path", "name_or_path"})
 """Entries of a config that say where a model was loaded from."""
 
-UNORDERED = frozenset({"_use_default_values"})
+_UNORDERED = frozenset({"_use_default_values"})
 """Entries of a config that diffusers makes from a set: their order differs between processes."""
+
+
+def canonical(config: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A config as it is in every process and wherever the model lies."""
+    return {
+        name: sorted(value, key=str) if name in _UNORDERED and isinstance(value, list) else value
+        for name, value in config.items()
+        if name not in _ORIGINS
+    }
 
 
 def is_hooked(module: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compilekit.base.diffusers_internals import ORIGINS, UNORDERED
+from compilekit.base.diffusers_internals import canonical
 from compilekit.base.torch_internals import hooks_of
 from compilekit.bundle.calls import SCALARS, TRUSTED
 from compilekit.bundle.constants import held_by
@@ -76,8 +76,8 @@ def _name(value: Any) -> str:
 def _settings(module: nn.Module, *, with_layers: bool) -> dict[str, Any]:
     return {
         name: plain(value)
-        for name, value in vars(module).items()
-        if name not in {*COMMON, *ORIGINS} and (with_layers or not isinstance(value, Layer))
+        for name, value in canonical(vars(module)).items()
+        if name not in COMMON and (with_layers or not isinstance(value, Layer))
     }
 
 
@@ -94,11 +94,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth == DEPTH:
         return unlike(value)
     if isinstance(value, Mapping):
-        return {
-            str(key): plain(set(item) if key in UNORDERED else item, depth + 1)
-            for key, item in value.items()
-            if key not in ORIGINS
-        }
+        return {str(key): plain(item, depth + 1) for key, item in canonical(value).items()}
     if isinstance(value, set | frozenset):
         return sorted((plain(item, depth + 1) for item in value), key=repr)
     if isinstance(value, list | tuple):
@@ -109,9 +105,10 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _attributes(value: object) -> dict[str, Any]:
-    """What an object holds, in its dictionary and in its slots."""
-    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
-    held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    """What an object holds, in its slots and in its dictionary."""
+    tables = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [n for slots in tables for n in ([slots] if isinstance(slots, str) else slots)]
+    held = {name: getattr(value, name, None) for name in names if not name.startswith("__")}
     return {**held, **getattr(value, "__dict__", {})}
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from compilekit.base import environment
-from compilekit.base.diffusers_internals import ORIGINS, UNORDERED, active_attention_backend
+from compilekit.base.diffusers_internals import active_attention_backend, canonical
 from compilekit.base.words import ALL_COMPONENTS
 from compilekit.build.alike import Unlike, digest_of, plain, structure
 from compilekit.build.code import UnknownCodeError, code_of, package_digest, source_digest
@@ -31,7 +31,7 @@ from compilekit.bundle.calls import order_of
 from compilekit.bundle.constants import bytes_of, held_by
 from compilekit.bundle.files import listed, sha256
 from compilekit.cache.store import Cache
-from compilekit.measure.state import snapshot
+from compilekit.measure.state import is_secret, snapshot
 from compilekit.plan.order import overlap
 from compilekit.plan.plan import Plan
 from compilekit.plan.whole import fingerprint, ingredients
@@ -41,7 +41,7 @@ from compilekit.subject.model import Model
 
 FORMAT = 2
 SHORT = 64
-NAMED = 5
+NAMED = 6
 """How deep the inputs of a key are named one by one."""
 SEPARATOR = " > "
 
@@ -216,11 +216,7 @@ def _digest(file: Path) -> str:
     """The digest of a file; of a JSON file, that of what it says."""
     if file.suffix != ".json":
         return sha256(file)
-    return digest_of(json.loads(file.read_bytes(), object_hook=_same_everywhere))
-
-
-def _same_everywhere(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: sorted(v) if k in UNORDERED else v for k, v in row.items() if k not in ORIGINS}
+    return digest_of(json.loads(file.read_bytes(), object_hook=canonical))
 
 
 def save_rest(pipeline: Any, folder: Path) -> None:
@@ -282,7 +278,10 @@ def _surroundings(device: str, steps: Sequence[PlannedStep]) -> dict[str, Any]:
         "versions": environment.versions(),
         "needed": {name: environment.installed_version(name) or "" for name in sorted(needed)},
         "compilekit": source_digest(Path(__file__).parents[1]),
-        "variables": variables(steps),
+        "variables": {
+            name: digest_of(value) if is_secret(name) else value
+            for name, value in variables(steps).items()
+        },
         "compiler": _compiler(),
         "attention": active_attention_backend(),
         "settings": {n: value for n, value in settings.items() if _is_portable(value)},

@@ -235,9 +235,14 @@ def _shown(key: str, values: dict[str, object]) -> object:
     if key not in values:
         return NOT_SET
     name = key.removeprefix(_ENVIRONMENT)
-    if name != key and any(word in name.upper() for word in _SECRETS):
+    if name != key and is_secret(name):
         return HIDDEN
     return values[key]
+
+
+def is_secret(name: str) -> bool:
+    """Whether an environment variable looks like one that holds a secret."""
+    return any(word in name.upper() for word in _SECRETS)
 
 
 def _same(one: object, other: object) -> bool:

@@ -256,6 +256,23 @@ def test_the_variables_that_a_step_s_compiler_reads_are_in_the_key(steps, monkey
     assert keys.bundle_key(plan, model, host) == before
 
 
+def test_a_secret_counts_and_is_not_written_down(monkeypatch):
+    from compilekit.model import Model
+
+    plan, host = (
+        ck.plan(ck.Recipe.from_steps("channels_last{components=model}"), for_="build"),
+        ck.load_host(),
+    )
+    model = Model(torch.nn.Linear(8, 8).eval(), {"input": INPUTS["x"]})
+    by_value = {}
+    for value in ("hush", "shush"):
+        monkeypatch.setenv("CC_API_KEY", value)
+        by_value[value] = keys.bundle_key(plan, model, host)
+    assert by_value["hush"].digest != by_value["shush"].digest
+    name = "variables > CC_API_KEY"
+    assert by_value["hush"].inputs[name] not in ("hush", by_value["shush"].inputs[name])
+
+
 def test_a_weight_in_a_scheduler_or_tokenizer_counts_too(world):
     world.build(RESNET, tiny_pipeline("sd"), SAMPLE)
     pipe = tiny_pipeline("sd")
