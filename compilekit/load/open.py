@@ -49,7 +49,7 @@ def open_bundle(
         raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
     if copy:
         raise UsageError(
-            "copy=True: this bundle is a pipeline compiled whole, which reads its files"
+            "copy=True: this bundle is a pipeline compiled whole, whose own tools read its files"
         )
     if device and device != manifest.device:
         raise UsageError(

@@ -103,8 +103,8 @@ def test_a_name_that_a_killed_process_held_is_free(tmp_path):
 import os, sys
 from pathlib import Path
 from compilekit.base.staging import claimed
-claimed(Path(sys.argv[1])).__enter__()
-os._exit(9)
+with claimed(Path(sys.argv[1])):
+    os._exit(9)
 """
     target = tmp_path / "made"
     done = subprocess.run([sys.executable, "-c", code, target], check=False)
