@@ -185,7 +185,7 @@ def _contents(modules: Mapping[str, nn.Module], *, own_code: bool = True) -> dic
     with ThreadPoolExecutor() as pool:
         digests = iter(list(pool.map(_values, stored)))
     weights = [
-        [name, held.row.model_dump(mode="json"), held.row.key and next(digests)]
+        (name, held.row.model_dump(mode="json"), held.row.key and next(digests))
         for name, held in tensors
     ]
     structures = {name: structure(module) for name, module in modules.items()}
