@@ -300,7 +300,7 @@ class NonFiniteError(VerificationError):
 
 
 class SaveError(CompilekitError):
-    """Saving now would write a folder that loads wrong.
+    """Saving now would write a folder that loads wrong; or a loaded bundle was copied or pickled.
 
     >>> import compilekit as ck
     >>> ck.SaveError.exit_code

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compilekit.api.job import ready
-from compilekit.base.staging import refuse_existing
+from compilekit.base.staging import claimed
 from compilekit.bundle.loaded import Built
 from compilekit.plugin.host import Host, load_host
 from compilekit.recipe import Recipe
@@ -115,18 +115,18 @@ def build(
     """
     ready_ = ready(recipe, host=host, for_="build", progress=progress)
     path = Path(target or ready_.plan.recipe.name)
-    refuse_existing(path)
-    job = ready_.job(pipeline, inputs)
-    from compilekit.build.job import BuildJob
-    from compilekit.build.run import build as run
-    from compilekit.cache import settings
-    from compilekit.cache.store import Cache
-    from compilekit.studies.repro import reproducible
+    with claimed(path):
+        job = ready_.job(pipeline, inputs)
+        from compilekit.build.job import BuildJob
+        from compilekit.build.run import build as run
+        from compilekit.cache import settings
+        from compilekit.cache.store import Cache
+        from compilekit.studies.repro import reproducible
 
-    note = job.progress.note
-    store = Cache(settings.folder(), settings.limit(), note) if cache else None
-    with reproducible(job):
-        return run(BuildJob(job, path, store, force=force))
+        note = job.progress.note
+        store = Cache(settings.folder(), settings.limit(), note) if cache else None
+        with reproducible(job):
+            return run(BuildJob(job, path, store, force=force))
 
 
 def replay(

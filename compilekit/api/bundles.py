@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from compilekit.base.progress import Progress
 from compilekit.bundle.loaded import Loaded
-from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.loaded import bundle_of as _bundle_of
+from compilekit.bundle.manifest import Manifest, folder_of
 from compilekit.bundle.signing import Trust, check_trust
 from compilekit.load.open import open_bundle
 from compilekit.plugin.host import Host, load_host
@@ -20,6 +21,7 @@ def load(
     on_mismatch: Literal["error", "eager"] = "error",
     on_uncovered: Literal["error", "eager"] = "error",
     check: Literal["all", "code"] = "all",
+    copy: bool = False,
     pipeline: str = "",
     trust: Trust | None = None,
     host: Host | None = None,
@@ -33,6 +35,8 @@ def load(
     on_uncovered: if a call has a size that was not compiled, raise `UncoveredCallError`
         ("error"), or run it in Python ("eager"); `bundle_of(pipeline).counts()` counts them.
     check: compare the digests of "all" files, or only of the "code", without weights.
+    copy: read the weights into memory. By default they are mapped: the files must stay as they
+        are while the pipeline is used.
     pipeline: the pipeline class to load, if the bundle is a whole pipeline whose components fit
         several classes: "StableDiffusionXLImg2ImgPipeline".
     trust: public keys (PEM files); one of them must have signed the bundle as it is now. The
@@ -46,7 +50,7 @@ def load(
     Traceback (most recent call last):
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
-    folder = Path(bundle)
+    folder = folder_of(bundle)
     manifest, digest = Manifest.read_with_digest(folder)
     check_trust(folder, manifest, digest, trust)
     return open_bundle(
@@ -57,6 +61,7 @@ def load(
         on_mismatch=on_mismatch,
         on_uncovered=on_uncovered,
         check=check,
+        copy=copy,
         pipeline=pipeline,
         progress=Progress(enabled=progress),
     )
@@ -70,6 +75,4 @@ def bundle_of(pipeline: Any) -> Loaded:
     Traceback (most recent call last):
     compilekit.errors.UsageError: this int did not come out of a bundle
     """
-    from compilekit.load.parts import bundle_of as find
-
-    return find(pipeline)
+    return _bundle_of(pipeline)

@@ -52,8 +52,9 @@ class Ready:
         """
         from compilekit.engine.job import Job
         from compilekit.subject.load import ready_model, subject_of
-        from compilekit.subject.sample import sample_arguments
+        from compilekit.subject.sample import check_inputs, sample_arguments
 
+        check_inputs(inputs)
         chosen = plan or self.plan
         check_machine(chosen)
         sample = sample_arguments(chosen.recipe)

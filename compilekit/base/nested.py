@@ -30,6 +30,17 @@ def leaves(value: Any, opens: Callable[[Any], bool] = is_container) -> dict[str,
     return by_path
 
 
+def _joined(path: str, key: Any) -> str:
+    """The path of a child: dotted, and as Python indexes where a dot would mislead."""
+    plain = (
+        key and key[0] not in "[-0123456789" and "." not in key
+        if isinstance(key, str)
+        else (type(key) is int)
+    )
+    name = str(key) if plain else f"[{key!r}]"
+    return f"{path}.{name}" if path else name
+
+
 def mapped(
     value: Any,
     replace: Callable[[str, Any], Any],
@@ -47,8 +58,7 @@ def mapped(
         return replace(path, value)
     items = value.items() if isinstance(value, dict) else enumerate(value)
     parts: dict[Any, Any] = {
-        key: mapped(child, replace, opens, f"{path}.{key}" if path else str(key))
-        for key, child in items
+        key: mapped(child, replace, opens, _joined(path, key)) for key, child in items
     }
     kind = type(value)
     if isinstance(value, dict):

@@ -47,6 +47,40 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def claimed(target: Path) -> Iterator[None]:
+    """Hold a target's name from the start: a second process that wants it is refused at once."""
+    refuse_existing(target)
+    parents = [parent for parent in target.absolute().parents if not parent.exists()]
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _claim(target):
+            refuse_existing(target)
+            yield
+    finally:
+        _remove_empty(parents)
+
+
+@contextlib.contextmanager
+def _claim(target: Path) -> Iterator[None]:
+    mark = target.parent / f".{target.name}.claim"
+    try:
+        lock = try_lock(mark)
+    except NoLocksError:  # then the slower of two fails when it is done
+        yield
+        return
+    if lock is None:
+        raise UsageError(
+            f"{target}: another process is writing it at this moment; name another place, or wait"
+        )
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
 def _writing(target: Path) -> Iterator[None]:
     try:
         yield

@@ -91,7 +91,7 @@ def _built(order: BuildJob) -> Built:
             error.report = exporter.execution.report
             raise
         # The manifest comes last: a folder without it is no bundle.
-        (folder / NAME).write_text(manifest.to_json(), encoding="utf-8")
+        (folder / NAME).write_bytes(manifest.to_json().encode())
     return Built(
         order.target,
         manifest,

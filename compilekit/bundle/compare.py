@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from compilekit.base.bytesize import size
+from compilekit.base.nested import leaves
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.manifest import File, Manifest
 from compilekit.report import Report
@@ -37,7 +39,7 @@ def _steps(first: Any, second: Any) -> Iterator[Row]:
         yield "steps", "order", ", ".join(names[0]) or ABSENT, ", ".join(names[1]) or ABSENT
     bodies = [_by_name(steps) for steps in (first, second)]
     for name in sorted(bodies[0].keys() & bodies[1].keys()):
-        yield from _rows("step", _leaves(bodies[0][name], name), _leaves(bodies[1][name], name))
+        yield from _rows("step", *(_leaves({name: body[name]}) for body in bodies))
 
 
 def _by_name(steps: Any) -> dict[str, Any]:
@@ -85,12 +87,19 @@ def _numbers(first: Manifest, second: Manifest) -> Iterator[Row]:
     ]
     for name in sorted(errors[0].keys() | errors[1].keys()):
         before, after = errors[0].get(name), errors[1].get(name)
-        if before is None or after is None or abs(before - after) > CLOSE * max(before, after):
+        if not _is_close(before, after):
             yield "error", name, _error(before), _error(after)
 
 
 def _file(file: File | None) -> str:
     return ABSENT if file is None else f"{size(file.size)} {file.sha256[:12]}"
+
+
+def _is_close(before: float | None, after: float | None) -> bool:
+    """Whether two errors count as one; NaN is like NaN alone."""
+    if before is None or after is None:
+        return False
+    return math.isclose(before, after, rel_tol=CLOSE) or (math.isnan(before) and math.isnan(after))
 
 
 def _error(value: float | None) -> str:
@@ -103,14 +112,8 @@ def _rows(what: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Ite
             yield what, key, _text(first.get(key)), _text(second.get(key))
 
 
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            key: leaf
-            for name, child in value.items()
-            for key, leaf in _leaves(child, f"{path}.{name}" if path else name).items()
-        }
-    return {path: value}
+def _leaves(value: Any) -> dict[str, Any]:
+    return leaves(value, lambda inner: isinstance(inner, dict) and bool(inner))
 
 
 def _text(value: Any) -> str:

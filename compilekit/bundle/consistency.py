@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compilekit.bundle.contents import NAME, Component, Contents, Entry, Part
+from compilekit.plan.digest import digest_of
 
 
 def faults(manifest: Contents) -> Iterator[str]:
     """References of one entry to another that does not exist, as sentences."""
+    yield from _recipe_faults(manifest)
     yield from _file_faults(manifest)
     yield from _part_faults(manifest)
     for component in manifest.components:
         yield from _tensor_faults(component)
     yield from _entry_faults(manifest)
+
+
+def _recipe_faults(manifest: Contents) -> Iterator[str]:
+    steps = manifest.recipe.get("steps")
+    rows = steps if isinstance(steps, list) else []
+    names = [next(iter(row), "") if isinstance(row, dict) else "" for row in rows]
+    if names != [step.name for step in manifest.steps]:
+        yield "recipe: its steps are not those that `steps` lists"
+    elif digest_of(manifest.recipe) != manifest.digest:
+        yield "recipe: it is not the one that `digest` is of"
 
 
 def _file_faults(manifest: Contents) -> Iterator[str]:

@@ -169,14 +169,15 @@ def bytes_of(tensor: torch.Tensor) -> Any:
     return flat.view(torch.uint8).numpy() if flat.numel() else b""
 
 
-def read(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """The tensors of a file. On the CPU they are mapped: read when they are used."""
+def read(path: Path, device: torch.device, *, copy: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors of a file. On the CPU they are mapped, unless copied: read when they are used."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = [name for name in file.keys() if not name.startswith(PADDING)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(name) for name in names}
+            return {n: t.clone() if copy and t.is_cpu else t for n, t in tensors.items()}
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path}: is no safetensors file: {error}") from error
 

@@ -211,6 +211,9 @@ class Contents(Data):
     replay: tuple[Replay, ...] = ()
     whole: Whole | None = Field(default=None, description="The pipeline, if compiled at once.")
     files: tuple[File, ...]
+    own_digest: Literal[""] | Sha256 = Field(
+        default="", description="Of this file, with nothing between these quotes."
+    )
 
     @field_validator("compilekit_bundle", mode="before")
     @classmethod

@@ -6,10 +6,12 @@ Light: no torch.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import hashlib
 import mmap
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,17 @@ Check = Literal["all", "code"]
 
 WEIGHTS = (".safetensors", ".blob")
 _PIECE = 1 << 26
+LITTER = {
+    ".ds_store": "macOS writes into folders that it shows,",
+    "._*": "macOS writes beside files on other file systems,",
+    "thumbs.db": "Windows writes into folders that it shows,",
+    "desktop.ini": "Windows writes into folders that it shows,",
+    ".directory": "KDE writes into folders that it shows,",
+    ".nfs*": "NFS keeps of a file that was removed while it was open,",
+    "*~": "an editor writes as a copy,",
+    ".*.sw?": "an editor writes while a file is open,",
+}
+"""Files that other programs leave, in lower case, and why."""
 
 
 def listed(folder: Path) -> list[File]:
@@ -73,11 +86,25 @@ def _compare_names(folder: Path, manifest: Manifest) -> None:
     for path in sorted(listed_files.keys() - paths):
         raise BundleError(f"{folder / path}: is missing")
     for path in sorted(paths - listed_files.keys() - {NAME, SIGNATURE}):
-        raise BundleError(f"{folder / path}: is not in the manifest; a bundle holds nothing else")
+        raise BundleError(f"{folder / path}: {_unlisted(folder, path)}")
     for path, file in listed_files.items():
         size = (folder / path).stat().st_size
         if size != file.size:
             raise BundleError(f"{folder / path}: has {size} bytes, not {file.size}")
+
+
+def _unlisted(folder: Path, path: str) -> str:
+    """What a file is that the manifest does not list, and what to do about it."""
+    name = path.rpartition("/")[2]
+    pattern, writer = next(
+        ((p, w) for p, w in LITTER.items() if fnmatch.fnmatch(name.lower(), p)), ("", "")
+    )
+    if not writer:
+        return "is not in the manifest; a bundle holds nothing else"
+    return (
+        f"is a file that {writer} and is no part of the bundle; remove all of them with: "
+        f"find {shlex.quote(str(folder))} -type f -iname {shlex.quote(pattern)} -delete"
+    )
 
 
 def _compare(folder: Path, file: File) -> None:

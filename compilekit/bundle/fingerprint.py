@@ -96,9 +96,10 @@ def missing_flags(built: str, here: str) -> list[str]:
     return sorted(set(built.split()) - set(here.split()))
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, to compare."""
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
+def numbers(version: str) -> tuple[tuple[int, str], ...]:
+    """The numbers of a version, to compare: by their lengths first, since they may be huge."""
+    digits = (part.lstrip("0") for part in re.findall("[0-9]+", version.partition("+")[0]))
+    return tuple((len(part), part) for part in digits)
 
 
 def _advice(field: str, built: str, here: str) -> str:

@@ -1,16 +1,21 @@
-"""The results of `load` and `build`. Light: no torch."""
+"""The results of `load` and `build`, and the mark on what was loaded. Light: no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from compilekit.base.bytesize import size
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.fingerprint import Difference
 from compilekit.bundle.manifest import Manifest
+from compilekit.errors import SaveError, UsageError
 from compilekit.report import Report
+
+_ATTRIBUTE = "_compilekit_bundle"
+_COPIERS = ("__deepcopy__", "__reduce_ex__")
+"""What `copy` and `pickle` ask an object for."""
 
 
 @dataclass
@@ -47,6 +52,48 @@ class Loaded:
     def counts(self) -> dict[str, Counts]:
         """How many calls of each compiled entry point ran compiled code or eagerly."""
         return dict(self.entries)
+
+
+@dataclass(frozen=True)
+class NoCopy:
+    """Replaces the methods that `copy`, `pickle` and `torch.save` call: they raise."""
+
+    folder: Path
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Say what to do instead."""
+        raise SaveError(
+            f"this was loaded from the bundle {self.folder}, and compiled code can be neither "
+            "copied nor pickled: load the bundle once more where you need it again"
+        )
+
+    def forbid(self, owner: Any) -> None:
+        """Make copies of an object raise."""
+        vars(owner).update(dict.fromkeys(_COPIERS, self))
+
+
+def attach(subject: Any, loaded: Loaded) -> None:
+    """Let a pipeline or module know the bundle that it was loaded from."""
+    vars(subject)[_ATTRIBUTE] = loaded
+
+
+def bundle_of(subject: Any) -> Loaded:
+    """The bundle that a pipeline or module was loaded from."""
+    loaded = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
+    if not isinstance(loaded, Loaded):
+        raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
+    return loaded
+
+
+def refuse_loaded(subject: Any) -> None:
+    """Raise if a pipeline or module came out of a bundle: no step could work on it."""
+    loaded = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
+    if isinstance(loaded, Loaded):
+        raise UsageError(
+            f"this {type(subject).__name__} was loaded from the bundle {loaded.folder}, whose "
+            "steps are done and whose code is compiled: pass the model that the bundle was built "
+            "of, with all the steps in one recipe"
+        )
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from compilekit.bundle.contents import (
     Tensor,
     Whole,
 )
-from compilekit.errors import BundleError
+from compilekit.errors import BundleError, UsageError
 
 __all__ = [
     "LIMIT",
@@ -76,7 +76,7 @@ class Manifest(Contents):
     @classmethod
     def read_with_digest(cls, folder: str | Path) -> tuple[Manifest, str]:
         """Read a manifest; returns it with the digest of the bytes that were read."""
-        path = Path(folder) / NAME
+        path = folder_of(folder) / NAME
         text = _bytes_of(path)
         return cls.parse(text, str(path)), hashlib.sha256(text).hexdigest()
 
@@ -91,11 +91,25 @@ class Manifest(Contents):
             raise BundleError(f"{where}: {_first(error)}") from error
         for fault in faults(manifest):
             raise BundleError(f"{where}: {fault}")
+        own = manifest.own_digest
+        if own and hashlib.sha256(text.replace(own.encode(), b"")).hexdigest() != own:
+            raise BundleError(f"{where}: was altered: its SHA-256 is not the one that it holds")
         return manifest
 
     def to_json(self) -> str:
-        """The manifest as JSON text."""
-        return self.model_dump_json(indent=1) + "\n"
+        """The manifest as JSON text, with the digest of this text in it."""
+        text = self.model_copy(update={"own_digest": ""}).model_dump_json(indent=1) + "\n"
+        before, key, after = text.rpartition('"own_digest": "')
+        return f"{before}{key}{hashlib.sha256(text.encode()).hexdigest()}{after}"
+
+
+def folder_of(bundle: str | Path) -> Path:
+    """The folder of a bundle, as a user names it."""
+    if not isinstance(bundle, str | Path):
+        raise UsageError(
+            f"a bundle is the path of a folder, not a value of type {type(bundle).__name__}"
+        )
+    return Path(bundle)
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -21,7 +21,7 @@ from typing import Any
 
 from compilekit.base.environment import installed_version
 from compilekit.bundle.files import check_files
-from compilekit.bundle.manifest import NAME, SIGNATURE, Manifest
+from compilekit.bundle.manifest import NAME, SIGNATURE, Manifest, folder_of
 from compilekit.errors import MachineError, SignatureError, UsageError
 
 TRUST = "COMPILEKIT_TRUST"
@@ -45,7 +45,8 @@ def sign(bundle: str | Path, key: str | Path) -> Path:
     Traceback (most recent call last):
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
-    folder, name = Path(bundle), Path(bundle).resolve().name
+    folder = folder_of(bundle)
+    name = folder.resolve().name
     manifest, digest = Manifest.read_with_digest(folder)
     signer = _library().signing.Config()
     with _key_of(Path(key), "private"):
@@ -118,6 +119,15 @@ def _signed_by(folder: Path, manifest: Manifest, digest: str, keys: Sequence[Pat
     if not faults:
         raise SignatureError(f"{folder}: is signed by a key that is not trusted (trusted: {named})")
     raise SignatureError(f"{path}: is no valid signature by {named}: {faults[0]}")
+
+
+def is_signed(folder: Path, manifest: Manifest, digest: str) -> bool:
+    """Whether there is a signature, of which nobody knows whose. Raises if it is of other files."""
+    path = folder / SIGNATURE
+    if not path.exists() and not path.is_symlink():
+        return False
+    _compare(folder, _read(path)[1], _digests(manifest, digest))
+    return True
 
 
 def _compare(folder: Path, signed: Mapping[str, str], present: Mapping[str, str]) -> None:

@@ -231,7 +231,10 @@ def _compiles(steps: Sequence[PlannedStep], name: str) -> bool:
 
 def _differences(outputs: list[Outputs], reference: list[Outputs], where: str) -> Difference:
     pairs = zip(outputs, reference, strict=True)
-    worst = merge([compare(dict(actual), dict(expected)) for actual, expected in pairs])
+    try:
+        worst = merge([compare(dict(actual), dict(expected)) for actual, expected in pairs])
+    except StepError as error:
+        raise StepError(f"{where}: {error}") from error
     if not worst.finite:
         tensor = f" ({worst.where})" if worst.where else ""
         raise NonFiniteError(f"{where} gives NaN or infinity{tensor}")

@@ -22,6 +22,7 @@ def open_bundle(
     on_mismatch: Literal["error", "eager"],
     on_uncovered: Literal["error", "eager"],
     check: Literal["all", "code"],
+    copy: bool,
     pipeline: str,
     progress: Progress,
 ) -> Any:
@@ -41,10 +42,15 @@ def open_bundle(
             on_mismatch=on_mismatch,
             on_uncovered=on_uncovered,
             check=check,
+            copy=copy,
             progress=progress,
         )
     if "eager" in (on_mismatch, on_uncovered):
         raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
+    if copy:
+        raise UsageError(
+            "copy=True: this bundle is a pipeline compiled whole, whose own tools read its files"
+        )
     if device and device != manifest.device:
         raise UsageError(
             f'device="{device}": this bundle is a pipeline compiled whole for '

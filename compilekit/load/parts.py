@@ -21,7 +21,7 @@ from compilekit.bundle import manifest as manifests
 from compilekit.bundle.calls import Binder
 from compilekit.bundle.files import Check, checking
 from compilekit.bundle.fingerprint import Difference, differences
-from compilekit.bundle.loaded import Loaded
+from compilekit.bundle.loaded import Loaded, NoCopy, attach
 from compilekit.bundle.manifest import Manifest
 from compilekit.bundle.planned import planned
 from compilekit.engine.saving import refuse
@@ -44,20 +44,6 @@ from compilekit.subject.model import EntryPoint, Model
 
 OnMismatch = Literal["error", "eager"]
 PIPELINE = "pipeline"
-_ATTRIBUTE = "_compilekit_bundle"
-
-
-def bundle_of(subject: Any) -> Loaded:
-    """The bundle that a pipeline or module was loaded from."""
-    loaded = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
-    if not isinstance(loaded, Loaded):
-        raise UsageError(f"this {type(subject).__name__} did not come out of a bundle")
-    return loaded
-
-
-def attach(subject: Any, loaded: Loaded) -> None:
-    """Let a pipeline know the bundle that it was loaded from."""
-    vars(subject)[_ATTRIBUTE] = loaded
 
 
 def load(
@@ -70,6 +56,7 @@ def load(
     on_uncovered: OnUncovered,
     check: Check,
     progress: Progress,
+    copy: bool = False,
 ) -> Any:
     """Check a bundle, and load it."""
     _one_of("on_mismatch", on_mismatch, ("error", "eager"))
@@ -84,7 +71,8 @@ def load(
         eager = _must_run_eagerly(folder, manifest, mismatches, on_mismatch)
         loaded = Loaded(folder, manifest, mismatches, eager)
         with torch.no_grad():
-            return _Loader(folder, manifest, host, device, on_uncovered, loaded).run(finish)
+            loader = _Loader(folder, manifest, host, device, on_uncovered, loaded, copy)
+            return loader.run(finish)
 
 
 def torch_device(name: str) -> torch.device:
@@ -167,6 +155,7 @@ class _Loader:
     device: torch.device
     on_uncovered: OnUncovered
     loaded: Loaded
+    copy: bool
     tensors: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def run(self, finish_checking: Callable[[], None]) -> Any:
@@ -176,13 +165,15 @@ class _Loader:
         needs_python = {c.name for c in self.manifest.components if self._needs_python(c)}
         self._again(model, "structure", needs_python)
         for component in self.manifest.components:
-            tensors = tensors_of(component, self.folder, self.device)
+            tensors = tensors_of(component, self.folder, self.device, copy=self.copy)
             self.tensors[component.name] = tensors
             fill(modules[component.name], component, tensors, self.device)
         # So far, modules were made of checked configs and weights were mapped. No code ran.
         finish_checking()
         seals = [] if self.loaded.eager else self._install(model)
         self._again(model, "runtime", set(modules))
+        for module in modules.values():
+            module.eval()  # modules that were made anew are in training mode
         self._close(model)
         attach(subject, self.loaded)
         for seal in seals:
@@ -200,6 +191,10 @@ class _Loader:
         compiled = {entry.component for entry in self.manifest.entries}
         for name in compiled:
             close(name, modules[name])
+            attach(modules[name], self.loaded)
+        blocks = (model.module(entry.owner) for entry in self.manifest.entries)
+        for owner in (subject, *(modules[name] for name in compiled), *blocks):
+            NoCopy(self.folder).forbid(owner)
         if model.is_pipeline and compiled:
             subject.to = PipelineMoves(subject.to, [modules[name] for name in compiled])
             if compiled & lora_components(subject, model.denoisers):

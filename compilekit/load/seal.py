@@ -115,6 +115,11 @@ class Seal:
                 same = now is was or (
                     isinstance(was, PLAIN) and type(now) is type(was) and now == was
                 )
+                if not same and key == "training":
+                    raise SealedError(
+                        f"{(self._name + '.' + prefix).rstrip('.')} is in training mode, and "
+                        "compiled code has no such mode; call `eval()` on it"
+                    )
                 if not same:
                     change = "was removed" if now is None else "was replaced"
                     raise SealedError(self._unseen(f"{prefix}{key}", change))

@@ -105,12 +105,12 @@ def _class(component: manifest.Component) -> Any:
 
 
 def tensors_of(
-    component: manifest.Component, folder: Path, device: torch.device
+    component: manifest.Component, folder: Path, device: torch.device, *, copy: bool = False
 ) -> dict[str, torch.Tensor]:
     """The stored tensors of a component by name."""
     if component.constants is None:
         return {}
-    stored = constants.read(folder / component.constants, device)
+    stored = constants.read(folder / component.constants, device, copy=copy)
     return {
         row.name: constants.shaped(row, stored, component.name)
         for row in component.tensors

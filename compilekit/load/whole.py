@@ -14,11 +14,11 @@ from compilekit.base.progress import Progress
 from compilekit.bundle import constants
 from compilekit.bundle.files import Check, checking
 from compilekit.bundle.fingerprint import differences
-from compilekit.bundle.loaded import Loaded
+from compilekit.bundle.loaded import Loaded, NoCopy, attach
 from compilekit.bundle.manifest import REPLAY, Manifest
 from compilekit.bundle.planned import planned
 from compilekit.errors import BundleError, MachineError, MismatchError, ModelError
-from compilekit.load.parts import attach, blaming, misfit, warn_of
+from compilekit.load.parts import blaming, misfit, warn_of
 from compilekit.plan import whole
 from compilekit.plugin.contexts import Context
 from compilekit.plugin.host import Host
@@ -55,6 +55,7 @@ def load_whole(
         with blaming(folder, MachineError, ModelError, BundleError), torch.no_grad():
             subject = host.load_compiled(row.name, step.key, stored, context)
     attach(subject, Loaded(folder, manifest, mismatches, eager=False))
+    NoCopy(folder).forbid(subject)
     return subject
 
 

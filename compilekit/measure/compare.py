@@ -124,6 +124,11 @@ def _pairs(
             raise StepError(
                 f"{name}: the output's dtype is {a.dtype}, and the reference's {r.dtype}"
             )
+    if not any(r.numel() for _, _, r in pairs):
+        raise StepError(
+            f"there is nothing to compare: the output holds {_shapes(reference)}, all without "
+            "elements"
+        )
     return pairs
 
 

@@ -6,7 +6,6 @@ target, and of the order.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from compilekit.base.columns import aligned
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
 from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.plan import whole
+from compilekit.plan.digest import digest_of
 from compilekit.plan.order import Violation, corrected, gives, violations
 from compilekit.plugin.host import Host, load_host
 from compilekit.plugin.steps import Effects, Options, PlannedStep, StepDescription
@@ -74,9 +74,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical form: equal for recipes that mean the same."""
-        content = {k: v for k, v in self.to_dict().items() if k not in ("name", "description")}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(self.to_dict())
 
     def __str__(self) -> str:
         count = len(self.steps)

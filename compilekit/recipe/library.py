@@ -7,8 +7,8 @@ import re
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from compilekit.errors import Location, Problem, RecipeError
-from compilekit.recipe.messages import either
+from compilekit.errors import Location, Problem, RecipeError, UsageError
+from compilekit.recipe.messages import either, shown
 from compilekit.recipe.nodes import printable
 from compilekit.recipe.source import Document, read_file
 
@@ -67,6 +67,11 @@ def read(source: str | Path) -> Document:
 
     A file wins over a shipped recipe of the same name.
     """
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            "a recipe is a `Recipe`, the path of a file, or the name of a shipped recipe, not "
+            f"{shown(source)}; `Recipe.parse` reads text"
+        )
     if isinstance(source, Path) or _is_path(source) or _is_file(source):
         return _read_path(source)
     if path := find(source):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compilekit.errors import Location, Problem, RecipeError
+from compilekit.errors import Location, Problem, RecipeError, UsageError
 from compilekit.recipe.messages import did_you_mean, shown
 from compilekit.recipe.nodes import KeyPath, Place, parse
 
@@ -47,6 +47,8 @@ def read_file(path: str | Path) -> Document:
 
 def read_text(text: str, file: str = "<recipe>") -> Document:
     """Read a recipe from text; `file` names it in messages."""
+    if not isinstance(text, str):
+        raise UsageError(f"the text of a recipe is a string of YAML, not {shown(text)}")
     document = _document(text, file)
     return _merged(_base_of(document), document) if "extends" in document.data else document
 

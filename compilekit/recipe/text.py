@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compilekit.errors import Location, Problem, RecipeError
+from compilekit.errors import Location, Problem, RecipeError, UsageError
 from compilekit.recipe.draft import read_steps
 from compilekit.recipe.emit import flow, step_data, string
+from compilekit.recipe.messages import shown
 from compilekit.recipe.nodes import KeyPath, Place, parse, printable
 from compilekit.recipe.schema import FORMAT
 from compilekit.recipe.source import Document
@@ -49,6 +50,10 @@ def steps_from_text(text: str) -> list[StepEntry]:
 
 def document_of_steps(text: str, device: str, sample: Mapping[str, Any]) -> Document:
     """A document that says no more than its steps, the device and the sample."""
+    if not isinstance(text, str):
+        raise UsageError(
+            f'steps are a string such as "channels_last, torch_compile", not {shown(text)}'
+        )
     flow(sample)  # refuses what no recipe can hold
     reader = _Reader(text)
     data = {

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from compilekit.bundle.files import check_files
-from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest
+from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest, folder_of
 from compilekit.errors import CompilekitError, UsageError
 
 
 def uploads(folder: str | Path) -> list[File]:
     """The files that a push of a bundle uploads, each compared with its digest."""
-    path = Path(folder)
+    path = folder_of(folder)
     manifest = Manifest.read(path)
     check_files(path, manifest)
     extra = [path / name for name in (NAME, SIGNATURE) if (path / name).is_file()]

@@ -14,6 +14,8 @@ from compilekit.base.diffusers_internals import dtype_keyword, is_hooked
 from compilekit.base.progress import Progress
 from compilekit.base.texts import summary
 from compilekit.base.words import ALL_COMPONENTS
+from compilekit.bundle.loaded import refuse_loaded
+from compilekit.bundle.manifest import NAME as MANIFEST
 from compilekit.errors import CompilekitError, ModelError, Problem, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ def subject_of(plan: Plan, source: Any, progress: Progress) -> Any:
     if source is None or isinstance(source, str | Path):
         with progress.stage("loading the model"):
             return load_subject(plan, None if source is None else str(source))
-    return source() if is_function(source) else source
+    subject = source() if is_function(source) else source
+    refuse_loaded(subject)
+    return subject
 
 
 def is_function(source: Any) -> bool:
@@ -87,8 +91,7 @@ def ready_model(
     from compilekit.subject.model import Model
     from compilekit.subject.sample import module_inputs
 
-    specs = plan.recipe.model.inputs if plan.recipe.model else {}
-    model = Model(subject, inputs or module_inputs(specs, plan.recipe.seed))
+    model = Model(subject, inputs or module_inputs(plan.recipe))
     check_entry_points(plan, model)
     to_device(model, plan.model_device, host)
     return model
@@ -102,7 +105,7 @@ def to_device(model: Model, device: Device, host: Host) -> None:
     modules = model.modules.values()
     hooked = any(is_hooked(module) for module in modules)
     placed = {t.device.type for m in modules for t in (*m.parameters(), *m.buffers())}
-    if any(t.is_meta for m in modules for t in m.parameters()) and not hooked:
+    if "meta" in placed and not hooked:
         raise ModelError("the model's weights are not in memory: they are on the meta device")
     model.inputs = {
         name: value.to(device) if isinstance(value, torch.Tensor) else value
@@ -147,6 +150,11 @@ def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
         if not path.is_file():
             if spec.pipeline:
                 return None
+            if (Path(place) / MANIFEST).is_file():
+                raise ModelError(
+                    f"{place} is a bundle, whose steps are done and whose code is compiled: pass "
+                    "the model that it was built of"
+                )
             raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
     elif HUB_ID.fullmatch(place):
         path = _from_hub(place, spec)
@@ -158,6 +166,9 @@ def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
         raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(index, dict):
         raise ModelError(f"{path} holds no mapping")
+    for name, row in index.items():
+        if row == []:
+            raise ModelError(f"{path}: {name} is an empty list: write its library and its class")
     return index
 
 

@@ -176,6 +176,8 @@ class Model:
                 f"a {type(subject).__name__} is a plain module: pass `inputs=` with an example of "
                 "each, or name them under `model: {inputs: ...}`"
             )
+        for name, module in self.modules.items():
+            _refuse_unfit(name, module)
         self._loaded_dtype = None if self.is_pipeline else float_dtype(subject)
         self.waits: tuple[Callable[[], None], ...] = ()
 
@@ -293,6 +295,18 @@ class Model:
             # Floats between 0 and 1: eight-bit images would hide small differences.
             arguments.setdefault("output_type", "np")
         return arguments
+
+
+def _refuse_unfit(name: str, module: nn.Module) -> None:
+    """Refuse modules that are no Python, and those that are not whole yet."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{name} is a {type(module).__name__}, which holds no Python code to work on: pass the "
+            "module that it was made of"
+        )
+    lazy = (*module.named_parameters(), *module.named_buffers())
+    if path := next((path for path, t in lazy if nn.parameter.is_lazy(t)), ""):
+        raise ModelError(f"{name}.{path} has no shape yet: call the module once, then pass it")
 
 
 def no_component(name: str, owner: str, known: Iterable[str]) -> str:

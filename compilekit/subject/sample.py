@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compilekit.base.bytesize import size
+from compilekit.base.texts import summary
 from compilekit.errors import Problem, RecipeError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from compilekit.recipe import Recipe, TensorSpec
+    from compilekit.recipe import Recipe
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -62,21 +65,48 @@ def _opened(path: Path) -> Any:
         raise UsageError(f"{path}: {reason}") from error
 
 
-def module_inputs(specs: Mapping[str, TensorSpec], seed: int) -> dict[str, torch.Tensor]:
+def check_inputs(inputs: object) -> None:
+    """Refuse inputs that no call of a plain module could be made of."""
+    import torch
+
+    if inputs is None:
+        return
+    if not isinstance(inputs, Mapping) or not all(isinstance(name, str) for name in inputs):
+        raise UsageError(
+            'inputs= is a dict of the names of arguments and their values, `{"x": tensor}`, not '
+            f"a {type(inputs).__name__}" + (" with other keys" * isinstance(inputs, Mapping))
+        )
+    tensors = {n: value for n, value in inputs.items() if isinstance(value, torch.Tensor)}
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise UsageError(f"inputs: {name} is on the meta device, so it holds no values")
+    if tensors and not any(tensor.numel() for tensor in tensors.values()):
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise UsageError(f"inputs: {shapes}: no input holds an element, so there is nothing to run")
+
+
+def module_inputs(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Random inputs of a plain module, as the recipe's `model.inputs` describes them."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
+    specs = recipe.model.inputs if recipe.model else {}
+    generator = torch.Generator().manual_seed(recipe.seed)
     inputs: dict[str, torch.Tensor] = {}
     for name, spec in specs.items():
         dtype: torch.dtype = getattr(torch, spec.dtype)
-        if dtype.is_floating_point:
-            inputs[name] = torch.randn(spec.shape, generator=generator).to(dtype)
-        else:
-            # Small numbers: token ids and indices must stay inside tables of unknown length.
-            low = spec.low or 0
-            high = low + 2 if spec.high is None else spec.high
-            inputs[name] = torch.randint(low, high, spec.shape, generator=generator).to(dtype)
+        try:
+            if dtype.is_floating_point:
+                inputs[name] = torch.randn(spec.shape, generator=generator).to(dtype)
+            else:
+                # Small numbers: token ids and indices must stay inside tables of unknown length.
+                low = spec.low or 0
+                high = low + 2 if spec.high is None else spec.high
+                inputs[name] = torch.randint(low, high, spec.shape, generator=generator).to(dtype)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            where = recipe.location("model", "inputs", name, "shape")
+            takes = size(math.prod(spec.shape) * dtype.itemsize)
+            why = f"no tensor of {takes} can be made here: {summary(error).splitlines()[0]}"
+            raise RecipeError([Problem(where, f"model.inputs.{name}", why)]) from error
     return inputs
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from PIL import Image
-from support import EXPORTER, LISTENING, SAMPLE, command
+from support import EXPORTER, LISTENING, SAMPLE, command, edit_manifest
 
 from compilekit.testing import tiny_pipeline
 
@@ -139,10 +139,15 @@ def test_inspect_shows_what_is_covered_and_loads_nothing(built, place):
 
 def test_verify_checks_files_and_replays_numbers(built, place):
     done = command("verify", "made", cwd=place)
-    assert (done.returncode, done.stdout.endswith(": as built\n")) == (0, True)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].endswith(": as the manifest lists")
+    assert done.stdout.splitlines()[1:] == [
+        "the manifest: as it was written",
+        "not signed: an accident would be noticed, a forgery would not",
+    ]
     done = command("verify", "made", "--replay", "--plugin", EXPORTER, cwd=place)
     assert done.returncode == 0
-    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    rows = [line.split() for line in done.stdout.splitlines()[4:]]
     assert {row[0]: row[-1] for row in rows} == {"unet": "ok", "vae.decode": "ok"}
 
 
@@ -157,11 +162,8 @@ def test_verify_notices_an_altered_file_and_a_worse_number(built, place, tmp_pat
     done = command("verify", spoilt)
     assert done.returncode == 1
     assert "unet.safetensors: was altered" in done.stderr
-    manifest = json.loads((spoilt / "manifest.json").read_text())
     shutil.copy(place / "made" / "constants" / "unet.safetensors", weights)
-    for row in manifest["replay"]:
-        row["error"] = 0.0
-    (spoilt / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(spoilt, lambda data: [row.update(error=0.0) for row in data["replay"]])
     done = command("verify", spoilt, "--replay", "--plugin", EXPORTER)
     assert done.returncode == 1
     assert "vae.decode: the error is larger than it was" in done.stderr
@@ -171,9 +173,7 @@ def test_a_bundle_for_another_machine_ends_with_three(built, place, tmp_path):
     import shutil
 
     moved = Path(shutil.copytree(place / "made", tmp_path / "made"))
-    manifest = json.loads((moved / "manifest.json").read_text())
-    manifest["fingerprint"]["torch"] = "1.2.3"
-    (moved / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(moved, lambda data: data["fingerprint"].update(torch="1.2.3"))
     done = command("run", moved, "--plugin", EXPORTER, "-o", tmp_path / "out")
     assert done.returncode == 3
     assert "fatal: torch: built with 1.2.3, here " in done.stderr

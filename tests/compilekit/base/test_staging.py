@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import compilekit as ck
-from compilekit.base.staging import staged
+from compilekit.base.staging import claimed, staged
 
 
 def test_a_folder_gets_its_name_only_when_all_went_well(tmp_path):
@@ -50,7 +50,7 @@ def test_what_a_killed_process_has_left_is_swept_away_and_a_running_ones_is_not(
     script = """
 import os, signal, sys
 from pathlib import Path
-from compilekit.base.staging import staged
+from compilekit.base.staging import claimed, staged
 with staged(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -83,4 +83,32 @@ def test_a_full_device_is_named_however_deep_it_is(tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ck.MachineError, match="made: no space is left"), staged(tmp_path / "made"):
         raise RuntimeError("cannot serialise") from full
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_held_from_the_start(tmp_path):
+    target = tmp_path / "out" / "made"
+    with claimed(target):
+        with pytest.raises(ck.UsageError, match="made: another process is writing it at this mom"):
+            claimed(target).__enter__()
+        with claimed(tmp_path / "out" / "other"), staged(target) as folder:
+            (folder / "x").write_text("x")
+    with pytest.raises(ck.UsageError, match="made: is there already"):
+        claimed(target).__enter__()
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
+
+
+def test_a_name_that_a_killed_process_held_is_free(tmp_path):
+    code = """
+import os, sys
+from pathlib import Path
+from compilekit.base.staging import claimed
+with claimed(Path(sys.argv[1])):
+    os._exit(9)
+"""
+    target = tmp_path / "made"
+    done = subprocess.run([sys.executable, "-c", code, target], check=False)
+    assert (done.returncode, [path.name for path in tmp_path.iterdir()]) == (9, [".made.claim"])
+    with pytest.raises(ZeroDivisionError), claimed(target):
+        raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []

@@ -68,6 +68,39 @@ def test_a_target_that_is_there_is_refused_before_any_work(build, tmp_path):
         build("precision{dtype=bfloat16}", object())
 
 
+def test_a_second_build_of_a_target_is_refused_before_its_model_is_loaded(build, tmp_path):
+    def first():
+        with pytest.raises(ck.UsageError, match="made: another process is writing it at this mom"):
+            build("precision{dtype=bfloat16}", lambda: pytest.fail("it was loaded"))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build("precision{dtype=bfloat16}", first)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Quiet(nn.Module):
+    def forward(self, x):
+        return x[:0]
+
+
+class Beside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.quiet = Quiet()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x):
+        self.quiet(x)
+        return self.inner(x)
+
+
+def test_a_part_whose_result_is_empty_is_not_called_verified(build):
+    step = "eager_export{components=model, modules=[quiet]}"
+    with pytest.raises(ck.StepError, match=r"model.quiet: its result holds no element of a tensor"):
+        build(step, Beside().eval(), inputs={"x": torch.ones(2, 8)})
+
+
 def test_a_recipe_for_a_build_is_checked_as_one(build):
     with pytest.raises(ck.RecipeError, match="cannot compile ahead of time"):
         build("torch_compile{components=unet, backend=eager}")

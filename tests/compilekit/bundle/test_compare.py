@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import compilekit as ck
 from compilekit.bundle.compare import compare
 from compilekit.cli import app
+from compilekit.plan.digest import digest_of
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +59,32 @@ def test_versions_and_machines_are_compared(pair, tmp_path):
     text = json.loads((pair[0] / "manifest.json").read_text())
     text["fingerprint"]["torch"] = "2.8.0"
     text["recipe"]["verify"]["min_psnr"] = 30.0
+    text |= {"digest": digest_of(text["recipe"]), "own_digest": ""}
     (tmp_path / "manifest.json").write_text(json.dumps(text))
     here = ck.Manifest.read(pair[0]).fingerprint["torch"]
     assert rows(pair[0], tmp_path) == [
         ("recipe", "verify.min_psnr", "-", "30.0"),
         ("machine", "torch", here, "2.8.0"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (0.1, 0.1005, True),
+        (0.1, 0.2, False),
+        ("NaN", 0.1, False),
+        (0.1, "NaN", False),
+        ("NaN", "NaN", True),
+        ("Infinity", 0.1, False),
+        ("Infinity", "Infinity", True),
+    ],
+)
+def test_an_error_that_is_no_number_differs_from_numbers(before, after, same, pair):
+    first, second = (ck.Manifest.read(pair[0]).model_copy(deep=True) for _ in range(2))
+    for manifest, error in ((first, before), (second, after)):
+        manifest.report["final"][0]["error"] = error
+    assert (compare(first, second) == []) == same
 
 
 def test_the_command_prints_a_table_or_json(pair):

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from model_signing import verifying
-from support import draw
+from support import EXPORTER, draw
+from support import edit_manifest as rewrite
 from typer.testing import CliRunner
 
 import compilekit as ck
@@ -74,13 +75,6 @@ def test_other_tools_can_check_the_signature(bundle, ours, theirs):
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(ValueError, match=weights.name):
         check.verify(bundle, bundle / "model.sig")
-
-
-def rewrite(bundle, change):
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
 
 
 def alter_file(bundle, _):
@@ -187,6 +181,31 @@ def test_a_bundle_that_is_not_whole_is_not_signed(bundle, ours):
     assert not (bundle / "model.sig").exists()
 
 
+def test_without_a_key_verify_says_what_it_checked_and_no_more(bundle, ours):
+    ck.sign(bundle, ours[0])
+    run = CliRunner().invoke
+    rewrite(bundle, lambda manifest: manifest.update(name="x"))
+    edited = run(app, ["verify", str(bundle)])
+    assert edited.exit_code == 1
+    assert "manifest.json: was changed after the bundle was signed" in edited.output
+    (bundle / "model.sig").unlink()
+    unsigned = run(app, ["verify", str(bundle)])
+    assert unsigned.exit_code == 0
+    assert unsigned.output.splitlines()[1:] == [
+        "the manifest: unchecked: it holds no own digest",
+        "not signed: an accident would be noticed, a forgery would not",
+    ]
+    data = json.loads(run(app, ["verify", str(bundle), "--json"]).stdout)
+    assert (data["manifest_has_digest"], data["signed"]) == (False, False)
+
+
+def test_a_replay_of_nothing_is_an_error(bundle):
+    rewrite(bundle, lambda manifest: manifest.update(replay=[]))
+    done = CliRunner().invoke(app, ["verify", str(bundle), "--replay", "--plugin", str(EXPORTER)])
+    assert done.exit_code == 1
+    assert "it holds no recorded call to replay, so no number was compared" in done.output
+
+
 def test_an_encrypted_key_wants_its_password(bundle, load, tmp_path, monkeypatch):
     private, public = make_key(tmp_path, "locked", encryption=BestAvailableEncryption(b"word"))
     with pytest.raises(ck.UsageError, match="COMPILEKIT_KEY_PASSWORD"):
@@ -231,6 +250,11 @@ def test_the_commands_sign_and_check(bundle, ours, theirs):
     assert f"signed by {ours[1]}" in good.output
     bad = run(app, ["verify", str(bundle), "--key", str(theirs[1])])
     assert (bad.exit_code, "not trusted" in bad.output) == (1, True)
+    unasked = run(app, ["verify", str(bundle)])
+    assert unasked.output.splitlines()[1:] == [
+        "the manifest: as it was written",
+        "signed by a key that was not checked: name the public one with --key",
+    ]
     shutil.copy(bundle / "model.sig", bundle / "other.sig")
     extra = run(app, ["verify", str(bundle)])
     assert (extra.exit_code, "other.sig: is not in the manifest" in extra.output) == (1, True)

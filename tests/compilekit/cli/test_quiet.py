@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from compat import make as small
-from support import EXPORTER, LISTENING, SAMPLE, command
+from support import EXPORTER, LISTENING, SAMPLE, command, edit_manifest
 
 from compilekit.testing import tiny_pipeline
 
@@ -238,10 +238,7 @@ def test_warnings_of_compilekit_are_lines_of_its_own():
 
 
 def test_a_bundle_that_differs_is_told_in_one_line(bundle, tmp_path):
-    manifest = bundle / "manifest.json"
-    data = json.loads(manifest.read_text())
-    data["fingerprint"]["diffusers"] = "0.1"
-    manifest.write_text(json.dumps(data))
+    edit_manifest(bundle, lambda data: data["fingerprint"].update(diffusers="0.1"))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         done = command("run", bundle, "--plugin", EXPORTER, "-o", tmp_path)

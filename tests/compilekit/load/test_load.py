@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import copy
+import gc
+import io
+import operator
+import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import EXPORTER, SAMPLE, draw
+from support import EXPORTER, SAMPLE, Twice, draw, edit_manifest
 from torch import nn
 
 import compilekit as ck
@@ -170,7 +175,6 @@ def add_a_hook(pipeline: Any) -> None:
     ("change", "what"),
     [
         (add_a_hook, "unet.mid_block.forward has another hook inside"),
-        (lambda p: p.unet.train(), "unet.mid_block.training was replaced"),
         (lambda p: setattr(p.unet.mid_block.resnets[0], "s1", 0.9), "resnets.0.s1 was replaced"),
         (replace_parameter, f"unet.{WEIGHT} was replaced"),
         (replace_data, f"unet.{WEIGHT} was replaced"),
@@ -186,6 +190,59 @@ def test_a_change_that_compiled_code_does_not_see_raises_at_the_next_call(change
         draw(pipeline)
     assert what in str(caught.value)
     assert "and compiled code does not see that; edit weights in place" in str(caught.value)
+
+
+def test_training_mode_is_refused_until_eval_is_called(pipeline):
+    before = draw(pipeline)
+    pipeline.unet.train()
+    with pytest.raises(ck.SealedError) as caught:
+        draw(pipeline)
+    assert str(caught.value) == (
+        "unet.mid_block is in training mode, and compiled code has no such mode; "
+        "call `eval()` on it"
+    )
+    pipeline.unet.eval()
+    assert np.array_equal(draw(pipeline), before)
+
+
+def test_modules_that_a_bundle_makes_anew_are_not_in_training_mode(load, exporter, tmp_path):
+    x = torch.linspace(-1, 1, 16).reshape(2, 8)
+    recipe = ck.Recipe.from_steps("eager_export{components=model}")
+    arguments = {"inputs": {"x": x}, "host": exporter, "cache": False, "progress": False}
+    ck.build(recipe, Twice().eval(), tmp_path / "twice", **arguments)
+    net = load(tmp_path / "twice")
+    with torch.no_grad():
+        before = net(x)["sum"]
+        assert torch.equal(net.eval()(x)["sum"], before)
+        net.train()
+        with pytest.raises(ck.SealedError, match="model is in training mode"):
+            net(x)
+
+
+def test_weights_are_read_into_memory_where_that_is_asked_for(bundle, load):
+    maps = Path("/proc/self/maps")
+    mapped = load(bundle)
+    assert f"{bundle}/constants" in maps.read_text()
+    before = draw(mapped)
+    del mapped
+    gc.collect()
+    pipeline = load(bundle, copy=True)
+    assert f"{bundle}/constants" not in maps.read_text()
+    for path in (bundle / "constants").iterdir():
+        path.write_bytes(b"")
+    assert np.array_equal(draw(pipeline), before)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, pickle.dumps, lambda owner: torch.save(owner, io.BytesIO())],
+    ids=["copy", "deepcopy", "pickle", "torch.save"],
+)
+@pytest.mark.parametrize("path", ["", "unet", "unet.mid_block"])
+def test_what_is_compiled_is_neither_copied_nor_pickled(copied, path, pipeline):
+    owner = operator.attrgetter(path)(pipeline) if path else pipeline
+    with pytest.raises(ck.SaveError, match=r"loaded from the bundle .* load the bundle once more"):
+        copied(owner)
 
 
 @pytest.mark.parametrize(
@@ -285,12 +342,12 @@ def test_other_schedulers_prompts_and_callbacks_go_on_working(pipeline, tmp_path
 
 
 def edited(folder: Any, **fields: str) -> Any:
-    path = folder / "manifest.json"
-    data = json.loads(path.read_text())
-    for name, value in fields.items():
-        table = data["plugins"] if name in data["plugins"] else data["fingerprint"]
-        table[name] = value
-    path.write_text(json.dumps(data))
+    def change(data: Any) -> None:
+        for name, value in fields.items():
+            table = data["plugins"] if name in data["plugins"] else data["fingerprint"]
+            table[name] = value
+
+    edit_manifest(folder, change)
     return folder
 
 

@@ -158,8 +158,9 @@ def test_an_output_that_fell_to_zero_is_wrong_as_a_whole() -> None:
     assert compare(torch.zeros(2), ONE) == Difference(1.0, 0.0, 1.0, True, "output")
 
 
-def test_empty_tensors_are_equal() -> None:
-    assert compare(torch.zeros(0, 4), torch.zeros(0, 4)).relative_l2 == 0
+def test_an_empty_tensor_beside_others_is_equal() -> None:
+    empty = torch.zeros(0, 4)
+    assert compare((empty, ONE), (empty, ONE)).relative_l2 == 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -208,6 +209,12 @@ def test_a_complex_tensor_in_place_of_a_real_one_is_an_error() -> None:
 def test_outputs_without_tensors_cannot_be_compared() -> None:
     with pytest.raises(StepError, match="there is nothing to compare"):
         compare(None, {})
+
+
+def test_outputs_without_elements_cannot_be_compared() -> None:
+    empty = torch.zeros(0, 4)
+    with pytest.raises(StepError, match=r"nothing to compare: the output holds 2 tensors \(0 "):
+        compare((empty, empty), (empty, empty))
 
 
 def test_merge_takes_the_largest_error() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from compilekit.errors import Location, RecipeError
+from compilekit.errors import Location, RecipeError, UsageError
+from compilekit.plan.plan import plan
+from compilekit.recipe import Recipe
 from compilekit.recipe.nodes import MAX_DEPTH, MAX_NUMBER, MAX_VALUES
 from compilekit.recipe.source import MAX_BYTES, read_file, read_text
 
@@ -284,3 +287,15 @@ def test_a_base_cannot_extend_another(tmp_path: Path) -> None:
         "child.yaml:1:1: extends: child.yaml extends this file, so it cannot extend another: "
         "one level only"
     )
+
+
+@pytest.mark.parametrize("value", [None, 5, {}, ["a"], b"compilekit: 1", object()])
+def test_what_is_no_recipe_is_refused_in_words(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"a recipe is a `Recipe`, the path of a file, or the na"):
+        plan(value)
+    with pytest.raises(UsageError, match="a recipe is a `Recipe`, the path of a file, or the name"):
+        Recipe.load(value)
+    with pytest.raises(UsageError, match="the text of a recipe is a string of YAML, not "):
+        Recipe.parse(value)
+    with pytest.raises(UsageError, match=r'steps are a string such as "channels_last, torch_compi'):
+        Recipe.from_steps(value)
