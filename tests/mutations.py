@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -81,17 +81,16 @@ def mutated(sources: Sequence[Any], values: Sequence[Any], keys: Sequence[Any]) 
     def _text(draw: Any) -> str:
         root = copy.deepcopy(sources[draw(st.integers(0, len(sources) - 1))])
         for _ in range(draw(st.integers(1, 4))):
-            places = list(_places(root))
-            if not places:
+            if not root:
                 break
-            owner, at = places[draw(st.integers(0, len(places) - 1))]
+            owner, at = _place(draw, root)
             kind = draw(st.sampled_from(KINDS))
             if kind == "delete":
                 del owner[at]
             elif kind == "duplicate":
                 owner.insert(at, copy.deepcopy(owner[at]))
             elif kind == "swap":
-                other = places[draw(st.integers(0, len(places) - 1))]
+                other = _place(draw, root)
                 one, two = copy.deepcopy(_value(owner, at)), copy.deepcopy(_value(*other))
                 _put(owner, at, two)
                 _put(*other, one)
@@ -104,11 +103,15 @@ def mutated(sources: Sequence[Any], values: Sequence[Any], keys: Sequence[Any]) 
     return _text()
 
 
-def _places(node: Any) -> Iterator[tuple[Any, int]]:
-    if isinstance(node, list):
-        for at in range(len(node)):
-            yield node, at
-            yield from _places(_value(node, at))
+def _place(draw: Any, root: Any) -> tuple[Any, int]:
+    """A place in a tree, by one step down after the other: long lists get no more than others."""
+    owner = root
+    while True:
+        at = draw(st.integers(0, len(owner) - 1))
+        value = _value(owner, at)
+        if not isinstance(value, list) or not value or not draw(st.integers(0, 3)):
+            return owner, at
+        owner = value
 
 
 def _value(owner: Any, at: int) -> Any:
