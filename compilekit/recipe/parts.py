@@ -61,9 +61,7 @@ def _file_name(name: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[
-    str, AfterValidator(_file_name), Field(min_length=1, json_schema_extra={"pattern": NAME})
-]
+Name = Annotated[Text, AfterValidator(_file_name), Field(json_schema_extra={"pattern": NAME})]
 Size = Annotated[int, Field(ge=1)]
 Component = Annotated[
     str, AfterValidator(_component), Field(json_schema_extra={"pattern": COMPONENT})

@@ -142,10 +142,10 @@ def _merged(base: Document, child: Document) -> Document:
 
 def _near(path: Path) -> str:
     try:
-        others = [other.name for other in path.parent.iterdir() if other.suffix == path.suffix]
+        files = [other for other in path.parent.iterdir() if other.suffix == path.suffix]
+        near = get_close_matches(path.name, [file.name for file in files if file.is_file()])
     except (OSError, ValueError):
         return f"; nor is there a folder {path.parent}"
-    near = get_close_matches(path.name, others)
     return did_you_mean(path.name, [name for name in near if _can_be_read(path.with_name(name))])
 
 

@@ -104,13 +104,13 @@ def check_header(data: Any, headers: Any, bundle: Path, check: Callable[[], None
 
 
 @some(200)
-@given(st.data())
+@given(data=st.data())
 def test_a_mutated_manifest_loads_or_is_refused(data, manifests, bundle, check):
     check_manifest(data, manifests, bundle, check)
 
 
 @some(100)
-@given(st.data())
+@given(data=st.data())
 def test_a_mutated_header_of_weights_loads_or_is_refused(data, headers, bundle, check):
     check_header(data, headers, bundle, check)
 
@@ -118,7 +118,7 @@ def test_a_mutated_header_of_weights_loads_or_is_refused(data, headers, bundle, 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @some(3300)
-@given(st.data())
+@given(data=st.data())
 def test_many_mutated_manifests_load_or_are_refused(data, manifests, bundle, check):
     check_manifest(data, manifests, bundle, check)
 
@@ -126,6 +126,6 @@ def test_many_mutated_manifests_load_or_are_refused(data, manifests, bundle, che
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @some(1400)
-@given(st.data())
+@given(data=st.data())
 def test_many_mutated_headers_of_weights_load_or_are_refused(data, headers, bundle, check):
     check_header(data, headers, bundle, check)
