@@ -30,6 +30,7 @@ from compilekit.bundle.contents import (
 )
 from compilekit.errors import BundleError
 from compilekit.recipe.messages import shown
+from compilekit.recipe.nodes import printable
 
 __all__ = [
     "LIMIT",
@@ -91,7 +92,7 @@ class Manifest(Contents):
         except ValidationError as error:
             raise BundleError(f"{where}: {_first(error)}") from error
         for fault in faults(manifest):
-            raise BundleError(f"{where}: {fault}")
+            raise BundleError(f"{where}: {printable(fault)}")
         return manifest
 
     def to_json(self) -> str:
@@ -133,7 +134,7 @@ def first_fault(error: ValidationError) -> str:
     where = ".".join(map(str, faults[0]["loc"]))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     message = f"{faults[0]['msg'].removeprefix('Value error, ')}{more}"
-    return f"{where}: {message}" if where else message
+    return printable(f"{where}: {message}" if where else message)
 
 
 def schema() -> dict[str, Any]:

@@ -197,6 +197,7 @@ def test_a_manifest_of_100_megabytes_is_refused_unread(bundle, refused):
         (lambda d: d["parts"][0]["constants"].update(x="tensor:nosuch"), "has no 'tensor:nosuch'"),
         (lambda d: d["parts"][0]["constants"].update(x="file:/x"), "has no 'file:/x'"),
         (lambda d: d.update(surprise=1), "surprise: Extra inputs are not permitted"),
+        (lambda d: d.update({"\x1b": 1}), r"\\x1b: Extra inputs are not permitted"),
         (lambda d: d["components"][0]["tensors"][0].update(dtype="object"), "dtype: Input should"),
         (lambda d: d["components"][0]["tensors"][0].update(shape=[-1]), "shape"),
     ],
