@@ -14,6 +14,7 @@ from compilekit.base.words import SEVERITIES, Severity
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import CompilekitError
 from compilekit.plugin.host import Host
+from compilekit.recipe.nodes import printable
 
 PLUGIN = "plugin "
 SAME_NUMBERS = {"torch": 2, "cuda": 1}
@@ -33,7 +34,7 @@ class Difference:
     advice: str
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.severity}: {self.field}: built with {self.built or 'none'}, "
             f"here {self.here or 'none'}; {self.advice}"
         )
