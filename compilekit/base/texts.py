@@ -12,7 +12,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("chanel", ["channel", "layout"])
     ' Did you mean "channel"?'
     """
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word, [name for name in known if name != word], n=1)
     return f' Did you mean "{near[0]}"?' if near else ""
 
 

@@ -68,7 +68,8 @@ def row_of(name: str, kind: str, tensor: torch.Tensor, **more: Any) -> manifest.
         )
     except ValidationError as error:
         what = f"{name_of(tensor.dtype)}{list(tensor.shape)}"
-        raise BundleError(f"{name} is {what}, which a bundle cannot hold: {error}") from error
+        why = manifest.first_fault(error)
+        raise BundleError(f"{name} is {what}, which a bundle cannot hold: {why}") from error
 
 
 def held_by(module: nn.Module) -> list[Held]:

@@ -103,14 +103,14 @@ def numbers(version: str) -> tuple[tuple[int, str], ...]:
 
 
 def _advice(field: str, built: str, here: str) -> str:
-    if field.startswith(PLUGIN):
+    if field.startswith(PLUGIN) and built:
         return f"install {built}"
     if field == "cpu_flags":
         lacks = missing_flags(built, here)
         if lacks:
             return f"this processor lacks {', '.join(lacks)}: build on a machine like this one"
         return "this processor has all that the code uses"
-    if field in ("torch", "diffusers", "transformers"):
+    if field in ("torch", "diffusers", "transformers") and built:
         return f"install {field}=={built}, or build the bundle again here"
     if field in ("cpu", "python"):
         return "it makes no difference to compiled code"

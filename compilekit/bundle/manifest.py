@@ -29,6 +29,8 @@ from compilekit.bundle.contents import (
     Whole,
 )
 from compilekit.errors import BundleError, UsageError
+from compilekit.recipe.messages import shown
+from compilekit.recipe.nodes import printable
 
 __all__ = [
     "LIMIT",
@@ -90,7 +92,7 @@ class Manifest(Contents):
         except ValidationError as error:
             raise BundleError(f"{where}: {_first(error)}") from error
         for fault in faults(manifest):
-            raise BundleError(f"{where}: {fault}")
+            raise BundleError(f"{where}: {printable(fault)}")
         own = manifest.own_digest
         if own and hashlib.sha256(text.replace(own.encode(), b"")).hexdigest() != own:
             raise BundleError(f"{where}: was altered: its SHA-256 is not the one that it holds")
@@ -116,7 +118,8 @@ def _bytes_of(path: Path) -> bytes:
     if path.is_symlink():
         raise BundleError(f"{path}: is a link, and a bundle holds only plain files")
     if not path.parent.is_dir():
-        raise BundleError(f"{path.parent}: no such folder")
+        is_file = path.parent.exists()
+        raise BundleError(f"{path.parent}: {'a file, not a' if is_file else 'no such'} folder")
     if not path.is_file():
         raise BundleError(f"{path.parent}: is no bundle: it holds no {NAME}")
     try:
@@ -132,15 +135,20 @@ def _first(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False)
     version = [fault for fault in faults if fault["loc"] == ("compilekit_bundle",)]
     if version and version[0]["type"] != "missing":
-        shown = str(version[0]["input"])[:40]
         return (
-            f"compilekit_bundle: version {shown} is not known here, only {FORMAT}: load it with "
-            "the compilekit that built it, or build it again"
+            f"compilekit_bundle: version {shown(version[0]['input'])} is not known here, only "
+            f"{FORMAT}: load it with the compilekit that built it, or build it again"
         )
-    fault = (version or faults)[0]
-    where = ".".join(map(str, fault["loc"]))
+    return first_fault(error)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first of pydantic's faults as a sentence, and how many more there are."""
+    faults = error.errors(include_url=False, include_context=False)
+    where = ".".join(map(str, faults[0]["loc"]))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{where}: {fault['msg']}{more}" if where else f"{fault['msg']}{more}"
+    message = f"{faults[0]['msg'].removeprefix('Value error, ')}{more}"
+    return printable(f"{where}: {message}" if where else message)
 
 
 def schema() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from compilekit.bundle.manifest import Manifest
+from compilekit.bundle.manifest import Manifest, first_fault
 from compilekit.errors import BundleError, CompilekitError
 from compilekit.plugin.host import Host
 from compilekit.plugin.steps import PlannedStep
@@ -16,8 +16,10 @@ def planned(host: Host, manifest: Manifest, index: int) -> PlannedStep:
     try:
         description = host.describe(step.name)
         options = description.options.model_validate(step.options)
-    except (CompilekitError, ValidationError) as error:
+    except CompilekitError as error:
         raise BundleError(f"steps[{index}].{step.name}: {error}") from error
+    except ValidationError as error:
+        raise BundleError(f"steps[{index}].{step.name}: {first_fault(error)}") from error
     return PlannedStep(
         index=index,
         name=step.name,

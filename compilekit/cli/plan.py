@@ -27,4 +27,5 @@ def run(
     from compilekit.plan.plan import plan
 
     checked = plan(recipe_of(recipe, steps), host=host_of(plugin), for_=purpose)
-    print_result(checked, {**checked.to_dict(), "digest": checked.digest}, json=json)
+    facts = {**checked.to_dict(), "digest": checked.digest, "warnings": checked.warnings}
+    print_result(checked, facts, json=json)

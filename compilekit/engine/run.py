@@ -87,6 +87,7 @@ class Execution:
             reference=job.plan.recipe.verify.reference,
             environment=environment.describe(job.plan.device),
             parameter_bytes=model_bytes(job.model),
+            warnings=job.plan.warnings,
         )
         self._perform = perform
         self._arguments = arguments

@@ -22,6 +22,8 @@ from compilekit.bundle.calls import TRUSTED
 from compilekit.errors import BundleError
 from compilekit.load.placeholder import Placeholder
 
+CONFIG = "config.json"
+
 _INITS = frozenset((nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_))
 """The functions that torch passes to a mode."""
 
@@ -78,6 +80,8 @@ def bare(component: manifest.Component, folder: Path, methods: Sequence[str]) ->
     if not component.library:
         return Shell(methods)
     kind = _class(component)
+    if not (folder / CONFIG).is_file():
+        raise BundleError(f"{component.name}: {folder} is missing, or holds no {CONFIG}")
     try:
         with torch.device("meta"), NoInit(), torch.no_grad():
             if hasattr(kind, "load_config"):

@@ -19,11 +19,13 @@ from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purp
 from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.plan import whole
 from compilekit.plan.digest import digest_of
+from compilekit.plan.in_vain import in_vain
 from compilekit.plan.order import Violation, corrected, gives, violations
 from compilekit.plugin.host import Host, load_host
 from compilekit.plugin.steps import Effects, Options, PlannedStep, StepDescription
 from compilekit.recipe import Draft, Recipe, StepEntry, check, read
 from compilekit.recipe.messages import validated
+from compilekit.recipe.nodes import printable
 from compilekit.recipe.parts import RESERVED
 
 
@@ -72,6 +74,13 @@ class Plan:
         return {**recipe, "steps": steps}
 
     @property
+    def warnings(self) -> list[str]:
+        """What is allowed, and most likely not meant: no steps, or steps that undo each other."""
+        if not self.steps:
+            return ["the recipe has no steps, so it changes nothing"]
+        return in_vain(self.steps)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical form: equal for recipes that mean the same."""
         return digest_of(self.to_dict())
@@ -89,7 +98,8 @@ class Plan:
             )
             for step in self.steps
         ]
-        return "\n".join([title, *(f"  {line}" for line in aligned(rows))])
+        warnings = (f"warning: {warning}" for warning in self.warnings)
+        return "\n".join([title, *(f"  {line}" for line in aligned(rows)), *warnings])
 
 
 def _set_options(options: Options) -> dict[str, Any]:
@@ -97,7 +107,7 @@ def _set_options(options: Options) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return printable(value if isinstance(value, str) else json.dumps(value))
 
 
 def plan(recipe: Recipe | str | Path, *, host: Host | None = None, for_: Purpose = "apply") -> Plan:
@@ -203,11 +213,10 @@ class _Planner:
         broken = violations(steps)
         if any(violation.misplaced for violation in broken):
             right = corrected(steps)
-            self.advice = (
-                "No order of these steps was found to work: leave one of them out."
-                if right is None
-                else "The right order is: " + ", ".join(_brief(step) for step in right) + "."
-            )
+            if right is None:
+                self.advice = "No order of these steps was found to work: leave one of them out."
+            elif not violations(right):  # else it would suggest a recipe that is wrong too
+                self.advice = f"The right order is: {', '.join(map(_brief, right))}."
         return [
             Problem(violation.step.location or Location(""), "", self._hinted(violation))
             for violation in broken

@@ -34,8 +34,7 @@ class Draft(Generic[R]):
 
 def draft_of(document: Document, model: type[R]) -> tuple[Draft[R], list[Problem]]:
     """Check a document; steps that make sense are kept, so that a plan can check them too."""
-    stem = PurePath(document.file).stem.strip("<>")
-    data = {"name": stem or "recipe", **document.data}
+    data = {"name": _name_of(document.file), **document.data}
     entries: list[StepEntry] = []
     problems: list[Problem] = []
     if isinstance(data.get("steps"), list):
@@ -51,6 +50,11 @@ def draft_of(document: Document, model: type[R]) -> tuple[Draft[R], list[Problem
     return Draft(document, device, entries, whole), problems
 
 
+def _name_of(file: str) -> str:
+    """The name of a recipe that has none: its file's, as far as it is a name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", PurePath(file).stem).strip(".-")[:100] or "recipe"
+
+
 def read_steps(document: Document, items: list[Any]) -> tuple[list[StepEntry], list[Problem]]:
     """The steps that make sense, and what is wrong with the others."""
     entries, problems = [], []
@@ -60,6 +64,16 @@ def read_steps(document: Document, items: list[Any]) -> tuple[list[StepEntry], l
         if entry is not None:
             entries.append(entry)
     return entries, problems
+
+
+def _no_components(body: Mapping[str, Any]) -> str:
+    """Why `components:` can name nothing; empty if it may."""
+    named = body.get("components", "")
+    if named in ([], None):
+        return "names no component: remove the key, or name one"
+    if not isinstance(named, str | list):
+        return f"{shown(named)} is not a component's name, or a list of them"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -88,11 +102,9 @@ class _Step:
     def entry(self, name: str, body: Mapping[str, Any]) -> tuple[StepEntry | None, list[Problem]]:
         reserved = {key: body[key] for key in RESERVED if key in body}
         options = {key: value for key, value in body.items() if key not in RESERVED}
+        if fault := _no_components(body):
+            return self.problem(("steps", self.index, name, "components"), fault)
         entry, problems = self.validated(name, reserved, options)
-        if body.get("components") == []:
-            path = ("steps", self.index, name, "components")
-            _, problems = self.problem(path, "names no component: remove the key, or name one")
-            return None, problems
         if entry is None:
             entry = self.salvaged(name, reserved, options)
         return entry, problems

@@ -108,7 +108,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     >>> did_you_mean("max", ["default", "max-autotune"])
     '. Did you mean "max-autotune"?'
     """
-    by_lower = {choice.lower(): choice for choice in choices}
+    by_lower = {choice.lower(): choice for choice in choices if choice != word}
     near = get_close_matches(word.lower(), by_lower, n=1)
     if not near and len(word) > 1:
         near = sorted((c for c in by_lower if c.startswith(word.lower())), key=len)

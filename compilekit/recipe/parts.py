@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -18,8 +17,12 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from compilekit.base.words import Device
+from compilekit.recipe.messages import shown
 
 COMPONENT = r"^[A-Za-z_][A-Za-z0-9_]*(\.([A-Za-z_][A-Za-z0-9_]*|[0-9]+))*$"
+
+NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"
+"""The name of a recipe: what `build` calls its folder by default."""
 
 _INTEGERS = ("int64", "int32")
 
@@ -35,7 +38,7 @@ def fault(path: tuple[str | int, ...], message: str, value: Any) -> ValidationEr
 def _component(name: str) -> str:
     if not re.fullmatch(COMPONENT, name):
         raise ValueError(
-            f'{json.dumps(name, ensure_ascii=False)} is not a component: write "unet", '
+            f'{shown(name)} is not a component: write "unet", '
             '"vae.decode" or "transformer.blocks.0"'
         )
     return name
@@ -48,7 +51,17 @@ def components_in(value: Any) -> list[str]:
     return list(dict.fromkeys(right))
 
 
+def _file_name(name: str) -> str:
+    if not re.fullmatch(NAME, name):
+        raise ValueError(
+            f"{shown(name)} is no plain file name: write up to 100 letters (a to z), digits, "
+            '".", "_" and "-", and no "." in front'
+        )
+    return name
+
+
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[Text, AfterValidator(_file_name), Field(json_schema_extra={"pattern": NAME})]
 Size = Annotated[int, Field(ge=1)]
 Component = Annotated[
     str, AfterValidator(_component), Field(json_schema_extra={"pattern": COMPONENT})

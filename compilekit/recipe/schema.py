@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 
 from compilekit.errors import Location
 from compilekit.recipe.messages import shown
-from compilekit.recipe.parts import ModelSource, Size, StepEntry, Target, Text, Verify, fault
+from compilekit.recipe.parts import ModelSource, Name, Size, StepEntry, Target, Text, Verify, fault
 from compilekit.recipe.source import Document
 
 FORMAT = 1
@@ -27,7 +27,7 @@ class RecipeData(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     compilekit: Literal[1] = Field(description="The version of the recipe format.")
-    name: Text = Field(default="recipe", description="Its name; the file's, if left out.")
+    name: Name = Field(default="recipe", description="Its name; the file's, if left out.")
     description: str = Field(default="", description="One line for people.")
     target: Target = Field(description="What the recipe is for.")
     model: ModelSource | None = Field(default=None, description="Where the model comes from.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,11 @@ from compilekit.recipe.messages import did_you_mean, shown
 from compilekit.recipe.nodes import KeyPath, Place, parse
 
 MAX_BYTES = 1024 * 1024
+
+KEYS = ("compilekit", "extends", "model", "sample", "shapes", "steps", "target", "verify")
+"""The keys by which a file is known as a recipe: few other files have one of them."""
+
+_HAS_KEY = re.compile(rf"""(^|[{{,])\s*["']?({"|".join(KEYS)})["']?\s*:""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ def _document(text: str, file: str) -> Document:
         raise _error(Location(file, 1, 1), "the recipe is empty")
     if not isinstance(parsed.data, dict):
         where = parsed.places[()].value
-        raise _error(where, f"a recipe is a mapping (key: value), not {shown(parsed.data)}")
+        kind = "a list" if isinstance(parsed.data, list) else "a single value"
+        raise _error(where, f"a recipe is a mapping (key: value), not {kind}")
     folder = Path() if file.startswith("<") else Path(file).parent
     return Document(file, folder, parsed.data, parsed.places)
 
@@ -69,12 +78,15 @@ def _document(text: str, file: str) -> Document:
 def _text_of(name: str, blame: Location, key: str = "") -> str:
     path, prefix = Path(name), "" if blame.file == name else f"{name}: "
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise _error(blame, f"{prefix}a folder, not a file", key)
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for whoever writes to it
+            raise _error(blame, f"{prefix}a pipe or a device, and a recipe is a plain file", key)
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise _error(blame, f"{prefix}no such file{_near(path)}", key) from None
-    except IsADirectoryError:
-        raise _error(blame, f"{prefix}a folder, not a file", key) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file's name"
         raise _error(blame, f"{prefix}cannot be read: {reason}", key) from None
@@ -84,6 +96,10 @@ def _text_of(name: str, blame: Location, key: str = "") -> str:
 
 
 def _decoded(content: bytes, file: str) -> str:
+    """A recipe's text. Of a file that is none, no message may show anything."""
+    rough = content.decode("utf-8-sig", "replace")
+    if rough.strip() and not _HAS_KEY.search(rough):
+        raise _error(Location(file), f"is no recipe: it has none of the keys {', '.join(KEYS)}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -128,10 +144,19 @@ def _merged(base: Document, child: Document) -> Document:
 
 def _near(path: Path) -> str:
     try:
-        names = [other.name for other in path.parent.iterdir() if other.suffix == path.suffix]
+        files = [other for other in path.parent.iterdir() if other.suffix == path.suffix]
+        near = get_close_matches(path.name, [file.name for file in files if file.is_file()])
     except (OSError, ValueError):
         return f"; nor is there a folder {path.parent}"
-    return did_you_mean(path.name, names)
+    return did_you_mean(path.name, [name for name in near if _can_be_read(path.with_name(name))])
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        _document(_text_of(str(path), Location(str(path))), str(path))
+    except RecipeError:
+        return False
+    return True
 
 
 def _error(where: Location, message: str, key: str = "") -> RecipeError:

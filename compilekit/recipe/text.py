@@ -93,6 +93,8 @@ class _Reader:
             if steps:
                 self.expect(",", "between steps")
             steps.append(self.step(("steps", len(steps))))
+        if not steps:
+            raise self.error("there is no step here: name one", 0)
         return steps
 
     def step(self, path: KeyPath) -> Any:

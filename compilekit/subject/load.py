@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from compilekit.recipe import ModelSource
     from compilekit.subject.model import Model
 
-INDEX = "model_index.json"
+INDEX, CONFIG = "model_index.json", "config.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -132,8 +132,9 @@ def load_subject(plan: Plan, source: str | None = None) -> Any:
     index = None if spec.inputs else _index(place, spec)
     if index is not None:
         rows = {n: row for n, row in index.items() if isinstance(row, list) and n[:1] != "_"}
-        names = {name for name, row in rows.items() if row[0] is not None}
+        names = {name for name, row in rows.items() if row and row[0] is not None}
         check_components(plan, names | {*spec.components}, str(index.get("_class_name", place)))
+        _check_folders(place, names - {*spec.components})
     try:
         with no_progress_bars():
             return _loaded(place, spec, is_pipeline=index is not None)
@@ -141,6 +142,14 @@ def load_subject(plan: Plan, source: str | None = None) -> Any:
         raise
     except Exception as error:
         raise ModelError(f"{place} cannot be loaded: {summary(error)}") from error
+
+
+def _check_folders(place: str, names: Iterable[str]) -> None:
+    """Look whether a pipeline's folder holds the components that its index names."""
+    folder = Path(place)
+    missing = [name for name in sorted(names) if not (folder / name).is_dir()]
+    if missing and folder.is_dir():
+        raise ModelError(f"{place}: its {INDEX} names {missing[0]}, and it has no such folder")
 
 
 def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
@@ -158,6 +167,8 @@ def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
             raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
     elif HUB_ID.fullmatch(place):
         path = _from_hub(place, spec)
+    elif Path(place).exists():
+        raise ModelError(f"{place}: a file, and a model is a folder or a name of the hub")
     else:
         raise ModelError(f"{place}: no such folder, and no name that the hub could have")
     try:
@@ -216,6 +227,8 @@ def _loaded(place: str, spec: ModelSource, *, is_pipeline: bool) -> Any:
 
     cast = {dtype_keyword(): dtype} if dtype else {}
     for name, source in spec.components.items():
+        if Path(source).is_dir() and not (Path(source) / CONFIG).is_file():
+            raise ModelError(f"model.components.{name}: {source} holds no {CONFIG}")
         # Of the class that its own config names.
         keywords[name] = diffusers.AutoModel.from_pretrained(source, **cast)
     kind = _class(spec.pipeline) if spec.pipeline else diffusers.DiffusionPipeline

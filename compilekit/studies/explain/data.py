@@ -33,8 +33,9 @@ class _Data(BaseModel):
 class Timing(_Data):
     """The time of one call of an entry point, as a share of the time before the step.
 
-    ratio, low, high: the median and its interval, measured in turn; None if untold.
-    verdict: "noise" where the interval holds 1, or the median is within 3 % of it.
+    ratio, low, high: the median and its interval, measured in turn; None if nothing was compared.
+    verdict: "noise" where the interval holds 1, or the median is within 3 % of it; "untold" where
+        such an interval is wider than a factor of 1.5.
     together: earlier steps whose time cannot be told from this one's: it compiles after them.
     later: the step that compiles it after this one, so that the time means nothing yet.
     left_out: whether it compares the finished model with one made without the step.

@@ -176,7 +176,7 @@ def verdict(
     # Where the whole time tells nothing, its parts do, unless they contradict each other.
     parts = verdicts - {"noise", "untold"}
     for clear in ("slower", "faster"):
-        if whole == clear or (whole == "noise" and parts == {clear}):
+        if whole == clear or (whole in {"noise", "untold"} and parts == {clear}):
             return clear
     is_other = (
         step.bytes_before != step.bytes_after

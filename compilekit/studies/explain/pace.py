@@ -29,6 +29,10 @@ MARGIN = 0.03
 """The same code on the same weights differs by this much, as they lie elsewhere in memory."""
 
 
+WIDEST = 1.5
+"""An interval that is wider than this factor does not show that two times are the same."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """The time of one call over that of another: the median, and its interval."""
@@ -47,13 +51,13 @@ class Pace:
         return Pace(ratio, min(self.low, other.low), max(self.high, other.high))
 
     @property
-    def verdict(self) -> Literal["faster", "slower", "noise"]:
-        """What can be said for sure."""
+    def verdict(self) -> Literal["faster", "slower", "noise", "untold"]:
+        """What can be said for sure: nothing, where the interval is wide and holds 1."""
         if self.high < 1 and self.ratio < 1 / (1 + MARGIN):
             return "faster"
         if self.low > 1 and self.ratio > 1 + MARGIN:
             return "slower"
-        return "noise"
+        return "untold" if self.high > WIDEST * self.low else "noise"
 
 
 class Pacer:

@@ -21,6 +21,10 @@ MEANS = {
 }
 
 
+VARIES = "cannot be told here: it changes time alone, if anything, and the times vary too much"
+"""An untold step that was timed."""
+
+
 def lines(findings: Findings) -> Iterator[str]:
     """The whole text."""
     count = len(findings.steps)
@@ -28,7 +32,7 @@ def lines(findings: Findings) -> Iterator[str]:
     if findings.untimed:
         yield f"times were not compared: {findings.untimed}"
     for step in findings.steps:
-        yield f"{step.key}: {MEANS.get(step.verdict, step.verdict)}"
+        yield f"{step.key}: {_meaning(step)}"
         yield from (f"  {line}" for line in _step(step))
     yield from _calls(findings)
     for shape in findings.shapes:
@@ -36,6 +40,12 @@ def lines(findings: Findings) -> Iterator[str]:
             yield f"with {shape.shape} the sample does not run: {shape.error}"
     yield from (f"apply would stop at the end: {problem}" for problem in findings.problems)
     yield from (f"warning: {warning}" for warning in findings.report.warnings)
+
+
+def _meaning(step: ExplainedStep) -> str:
+    if step.verdict == "untold" and any(t.verdict == "untold" and t.ratio for t in step.timings):
+        return VARIES
+    return MEANS.get(step.verdict, step.verdict)
 
 
 def _step(step: ExplainedStep) -> Iterator[str]:
@@ -85,6 +95,9 @@ def _time(timing: Timing, than: str) -> str:
         than, before = " than without this step, once compiled", "without it"
     else:
         than, before = "" if several else than, "before"
+    if timing.verdict == "untold":
+        span = f"{timing.low:.2f} to {timing.high:.2f} of the time {before}"
+        return f"{name}: cannot be told here: its times vary too much ({span}){several}"
     if timing.verdict == "noise":
         span = f"{timing.low:.2f} to {timing.high:.2f} of the time {before}"
         return f"{name}: as fast as {before}, within noise ({span}){several}"

@@ -129,7 +129,7 @@ def test_a_path_that_could_leave_the_bundle_is_refused(path, bundle, refused):
         data["files"][0]["path"] = path
 
     edit(bundle, change)
-    refused(r"files\.0\.path: .* is no plain path inside the bundle")
+    refused(r"files\.0\.path: '.*' is no plain path inside the bundle")
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "a.b"])
@@ -174,14 +174,17 @@ def test_a_wrong_digest_is_refused(bundle, refused):
     refused("was altered: its SHA-256 is .*, not 000000000000")
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None, True])
-def test_an_unknown_version_is_refused_before_all_else(version, bundle, refused):
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [(0, "0"), (2, "2"), (99, "99"), ("1", '"1"'), (None, "null"), (True, "true"), ([1], "a list")],
+)
+def test_an_unknown_version_is_refused_before_all_else(version, shown, bundle, refused):
     def change(data: Any) -> None:
         data.clear()
         data["compilekit_bundle"] = version
 
     edit(bundle, change)
-    refused(f"compilekit_bundle: version {version} is not known here, only 1")
+    refused(f"compilekit_bundle: version {shown} is not known here, only 1")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +226,7 @@ def test_a_manifest_of_100_megabytes_is_refused_unread(bundle, refused):
         (lambda d: d["parts"][0]["constants"].update(x="tensor:nosuch"), "has no 'tensor:nosuch'"),
         (lambda d: d["parts"][0]["constants"].update(x="file:/x"), "has no 'file:/x'"),
         (lambda d: d.update(surprise=1), "surprise: Extra inputs are not permitted"),
+        (lambda d: d.update({"\x1b": 1}), r"\\x1b: Extra inputs are not permitted"),
         (lambda d: d["components"][0]["tensors"][0].update(dtype="object"), "dtype: Input should"),
         (lambda d: d["components"][0]["tensors"][0].update(shape=[-1]), "shape"),
     ],
@@ -244,6 +248,16 @@ def test_a_manifest_that_contradicts_itself_is_refused(change, message, bundle, 
 def test_a_manifest_that_names_what_is_not_there_is_refused(change, message, bundle, refused):
     edit(bundle, change)
     refused(message)
+
+
+def test_a_component_without_its_config_is_named(bundle, refused):
+    (bundle / "pipeline" / "unet" / "config.json").unlink()
+
+    def change(data: Any) -> None:
+        data["files"] = [f for f in data["files"] if f["path"] != "pipeline/unet/config.json"]
+
+    edit(bundle, change)
+    refused(r"unet: .*pipeline/unet is missing, or holds no config\.json")
 
 
 def test_what_a_plugin_cannot_load_is_a_bundle_error(bundle, load):

@@ -355,12 +355,14 @@ def edited(folder: Any, **fields: str) -> Any:
     ("fields", "message"),
     [
         ({"torch": "1.2.3"}, "fatal: torch: built with 1.2.3, here .*install torch==1.2.3"),
+        ({"torch": ""}, "fatal: torch: built with none, here .*; load it on a machine like that"),
+        ({"torch": "9" * 5000}, "fatal: torch: built with 999"),
         ({"cpu_flags": "avx2 avx1024"}, "cpu_flags: .*this processor lacks avx1024"),
         ({"platform": "linux-riscv"}, "platform: built with linux-riscv"),
         ({"glibc": "99.0"}, "glibc: built with 99.0"),
         ({"eager_export": "other 2.0"}, "plugin eager_export: built with other 2.0, here eager"),
     ],
-    ids=["torch", "instructions", "platform", "glibc", "plugin"],
+    ids=["torch", "no torch", "number", "instructions", "platform", "glibc", "plugin"],
 )
 def test_a_bundle_for_another_machine_is_refused_field_by_field(fields, message, bundle, load):
     with pytest.raises(ck.MismatchError, match=message) as caught:

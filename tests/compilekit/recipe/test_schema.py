@@ -33,6 +33,11 @@ shapes: [{height: 1024, width: 1024}, {height: 768, width: 1344}]
 """
 
 
+NO_NAMES = ('"../../evil"', '"/tmp/evil"', '".hidden"', '"a b"', f'"{"a" * 50}/"', '"a\\n"', '"é"')
+NO_NAME = (
+    'is no plain file name: write up to 100 letters (a to z), digits, ".", "_" and "-", and no '
+    '"." in front'
+)
 NO_COMPONENT = 'is not a component: write "unet", "vae.decode" or "transformer.blocks.0"'
 
 
@@ -233,6 +238,7 @@ def test_what_is_required_and_missing_is_said() -> None:
             "name, sample, shapes, steps, target, verify",
         ),
         ('name: ""', "3:7: name: must not be empty"),
+        *((f"name: {name}", f"3:7: name: {name} {NO_NAME}") for name in NO_NAMES),
         ("verify:", "3:1: verify: has no value; must be a mapping"),
         ("steps: torch_compile", '3:8: steps: "torch_compile" is not a list'),
         ("steps: [5]", "3:9: steps[0]: 5 is not a step: write its name"),
@@ -246,7 +252,11 @@ def test_what_is_required_and_missing_is_said() -> None:
         ),
         (
             "steps: [{a: {components: }}]",
-            "3:14: steps[0].a.components: has no value; must be a list",
+            "3:14: steps[0].a.components: names no component: remove the key, or name one",
+        ),
+        (
+            "steps: [{a: {components: 5}}]",
+            "3:26: steps[0].a.components: 5 is not a component's name, or a list of them",
         ),
         (
             "steps: [{a: {components: [vae..decode]}}]",
@@ -287,6 +297,14 @@ def test_what_is_required_and_missing_is_said() -> None:
 )
 def test_a_wrong_line_is_refused_in_one_sentence(line: str, message: str) -> None:
     assert refused_in(line) == f"r.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("my recipe (1).yaml", "my-recipe-1"), ("...yaml", "recipe"), ("é" * 300 + ".yaml", "recipe")],
+)
+def test_a_recipe_without_a_name_has_its_file_s_as_far_as_it_is_one(file: str, name: str) -> None:
+    assert Recipe.parse("compilekit: 1\ntarget: {device: cpu}", file=file).name == name
 
 
 def test_inputs_and_a_sample_exclude_each_other() -> None:

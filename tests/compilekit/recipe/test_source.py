@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from compilekit.errors import Location, RecipeError, UsageError
 from compilekit.plan.plan import plan
 from compilekit.recipe import Recipe
 from compilekit.recipe.nodes import MAX_DEPTH, MAX_NUMBER, MAX_VALUES
-from compilekit.recipe.source import MAX_BYTES, read_file, read_text
+from compilekit.recipe.recipe import Recipe
+from compilekit.recipe.source import KEYS, MAX_BYTES, read_file, read_text
 
 NO_TAG = "not allowed: a recipe is plain data"
 
@@ -91,7 +93,7 @@ def test_a_value_left_out_is_placed_at_its_key() -> None:
         ("", "r.yaml:1:1: the recipe is empty"),
         ("# nothing\n", "r.yaml:1:1: the recipe is empty"),
         ("\n- a\n", "r.yaml:2:1: a recipe is a mapping (key: value), not a list"),
-        ("hello", 'r.yaml:1:1: a recipe is a mapping (key: value), not "hello"'),
+        ("hello", "r.yaml:1:1: a recipe is a mapping (key: value), not a single value"),
         ("a:\n  b: 1\n  b: 2", "r.yaml:3:3: a.b: duplicate key; first given on line 2"),
         ("a:\n\t- b", "r.yaml:2:1: a tab cannot indent or begin a value: use spaces"),
         ("a: @x", "r.yaml:1:4: '@' cannot begin a value: put it in quotes"),
@@ -163,9 +165,17 @@ def test_a_number_that_python_would_not_print_is_refused() -> None:
 
 
 def test_a_file_that_is_not_there_names_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "serve.yaml").write_text("a: 1")
+    (tmp_path / "serve.yaml").write_text("steps: []")
+    (tmp_path / "server.yaml").write_text("steps: [")
+    (tmp_path / "served.yaml").symlink_to(tmp_path / "nowhere")
     message = 'sevre.yaml: no such file. Did you mean "serve.yaml"?'
     assert refused_file(tmp_path / "sevre.yaml", tmp_path) == message
+
+
+def test_neither_a_broken_recipe_nor_the_same_name_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "server.yaml").write_text("steps: [")
+    (tmp_path / "serve.yaml").symlink_to(tmp_path / "nowhere")
+    assert refused_file(tmp_path / "serve.yaml", tmp_path) == "serve.yaml: no such file"
 
 
 def test_a_file_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -178,21 +188,57 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     assert refused_file(tmp_path / "x.yaml", tmp_path) == "x.yaml: a folder, not a file"
 
 
+def test_a_pipe_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.yaml")
+    message = "a pipe or a device, and a recipe is a plain file"
+    assert refused_file(tmp_path / "x.yaml", tmp_path) == f"x.yaml: {message}"
+    with pytest.raises(RecipeError, match=f"extends: /dev/null: {message}"):
+        read_text("extends: /dev/null")
+
+
+INSIDE = "hunter2"
+NO_RECIPE = (
+    f"root:{INSIDE}:0:0:root:/root:/bin/bash\ndaemon:x\n",
+    f"{INSIDE}\n",
+    f"- {INSIDE}\n",
+    f"{INSIDE}: *{INSIDE}\n",
+    f"[default]\nkey = {INSIDE}\n",
+    f"a: !{INSIDE} b\n",
+    f"{INSIDE}: 1\n{INSIDE}: 2\n",
+    f"%{INSIDE} x\n",
+    f"\xff{INSIDE}",
+)
+
+
+@pytest.mark.parametrize("content", NO_RECIPE)
+def test_nothing_is_shown_of_a_file_that_is_no_recipe(tmp_path: Path, content: str) -> None:
+    base, child = tmp_path / "shadow", tmp_path / "x.yaml"
+    base.write_text(content, encoding="latin-1")
+    child.write_text("extends: shadow\n")
+    message = f"shadow: is no recipe: it has none of the keys {', '.join(KEYS)}"
+    assert refused_file(base, tmp_path) == message
+    assert refused_file(child, tmp_path) == message
+
+
+def test_a_recipe_is_known_by_keys_that_recipes_have() -> None:
+    assert set(KEYS) == {*Recipe.model_fields, "extends"} - {"name", "description"}
+
+
 def test_a_name_that_no_file_can_have() -> None:
     with pytest.raises(RecipeError, match="cannot be read: not a file's name"):
         read_file("a\0.yaml")
 
 
 def test_bytes_that_are_not_utf_8_are_placed(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_bytes("a: 1\nbé: \xff".encode("latin-1"))
+    (tmp_path / "x.yaml").write_bytes("steps: 1\nbé: \xff".encode("latin-1"))
     message = "x.yaml:2:2: not UTF-8 text: the byte 0xe9 makes no character"
     assert refused_file(tmp_path / "x.yaml", tmp_path) == message
 
 
 def test_a_byte_order_mark_and_windows_lines_are_read(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_bytes("\ufeffa: 1\r\nb: é\r\n".encode())
+    (tmp_path / "x.yaml").write_bytes("\ufeffsteps: 1\r\nb: é\r\n".encode())
     document = read_file(tmp_path / "x.yaml")
-    assert document.data == {"a": 1, "b": "é"}
+    assert document.data == {"steps": 1, "b": "é"}
     assert document.locate(("b",)) == Location(str(tmp_path / "x.yaml"), 2, 4)
 
 
@@ -204,7 +250,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_sample_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("a: 1")
+    (tmp_path / "x.yaml").write_text("steps: []")
     assert read_file(tmp_path / "x.yaml").folder == tmp_path
     assert read_text("a: 1", "some/where/x.yaml").folder == Path("some/where")
     assert read_text("a: 1").folder == Path()
@@ -273,11 +319,11 @@ def test_a_base_that_cannot_be_read_is_blamed_on_extends(
 
 
 def test_a_fault_in_the_base_is_placed_in_the_base(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text("a: [")
+    (tmp_path / "base.yaml").write_text("steps: [")
     child = tmp_path / "child.yaml"
     child.write_text("extends: base.yaml\n")
     message = refused_file(child, tmp_path)
-    assert message.startswith("base.yaml:1:5: ")
+    assert message.startswith("base.yaml:1:9: ")
 
 
 def test_a_base_cannot_extend_another(tmp_path: Path) -> None:

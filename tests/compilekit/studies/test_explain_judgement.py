@@ -12,7 +12,8 @@ from torch import nn
 
 from compilekit.engine.recording import record
 from compilekit.model import Model
-from compilekit.studies.explain.data import ExplainedStep
+from compilekit.studies.explain import text
+from compilekit.studies.explain.data import ExplainedStep, Moved, Timing
 from compilekit.studies.explain.judge import grouped, timing, verdict
 from compilekit.studies.explain.pace import Pace, Pacer, interval
 
@@ -27,6 +28,18 @@ def test_reasons_that_differ_in_more_than_numbers_are_groups_of_their_own():
     ]
 
 
+def step_of(*timings):
+    return ExplainedStep(
+        key="act", verdict="untold", changes=[], matched=1, changed=1,
+        bytes_before=0, bytes_after=0, budget=1, timings=list(timings),
+        moved=[Moved(entry="unet", change=0.0, error=0.0, rounding=True, over_budget=False)],
+    )  # fmt: skip
+
+
+def _step_lines(step):
+    return [text._meaning(step), *text._step(step)]
+
+
 @pytest.mark.parametrize(
     ("large", "small", "said"),
     [
@@ -39,14 +52,10 @@ def test_reasons_that_differ_in_more_than_numbers_are_groups_of_their_own():
     ],
 )
 def test_the_parts_that_take_most_of_the_time_decide(large, small, said):
-    step = ExplainedStep(
-        key="", verdict="untold", changes=[], matched=1, changed=1,
-        bytes_before=0, bytes_after=0, budget=1,
-        timings=[
-            timing("unet", Pace(large, large - 0.02, large + 0.02)),
-            timing("vae.decode", Pace(small, small - 0.02, small + 0.02)),
-        ],
-    )  # fmt: skip
+    step = step_of(
+        timing("unet", Pace(large, large - 0.02, large + 0.02)),
+        timing("vae.decode", Pace(small, small - 0.02, small + 0.02)),
+    )
     assert verdict(step, {"unet": 9.0, "vae.decode": 1.0}) == said
 
 
@@ -71,12 +80,32 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says(count):
         (Pace(1.2, 1.1, 1.3), "slower"),
         (Pace(0.8, 0.7, 0.9), "faster"),
         (Pace(0.8, 0.7, 1.0), "noise"),
+        (Pace(1.0, 0.8, 1.21), "untold"),
+        (Pace(1.4, 0.01, 2.64), "untold"),
+        (Pace(3.0, 2.0, 4.0), "slower"),
     ],
 )
 def test_a_pace_is_judged_by_its_interval(pace, verdict):
     assert pace.verdict == verdict
     assert pace.against(Pace(1.0, 1.0, 1.0)).verdict == verdict
-    assert pace.against(pace).verdict == "noise"
+    assert pace.against(pace).verdict in ("noise", "untold")
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_step_whose_times_vary_too_much_is_neither_dead_nor_without_gain(compiles):
+    step = step_of(timing("unet", Pace(1.0, 0.01, 2.64)))
+    step.verdict = verdict(step, {"unet": 1.0}, compiles=compiles)
+    assert step.verdict == "untold"
+    assert _step_lines(step) == [
+        "cannot be told here: it changes time alone, if anything, and the times vary too much",
+        "changed 1 of 1 (); weights 0 B, as before",
+        "outputs are the same to the bit; budget 1",
+        "unet: cannot be told here: its times vary too much (0.01 to 2.64 of the time before)",
+    ]
+    untimed = step_of(Timing(entry="unet"))
+    assert text._meaning(untimed) == (
+        "untold: it changes time alone, if anything, and that cannot be told yet"
+    )
 
 
 def test_the_copy_is_timed_with_the_settings_of_the_process_as_they_were():
