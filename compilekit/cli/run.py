@@ -15,9 +15,7 @@ from compilekit.errors import UsageError
 
 def run(
     bundle: options.Bundle,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where images go.")] = Path(
-        "compilekit-out"
-    ),
+    output: options.Output = Path("compilekit-out"),
     argument: Annotated[
         list[str] | None,
         typer.Option(

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from compilekit.base.columns import aligned
+from compilekit.base.texts import printable
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
 from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.plan import whole
@@ -27,7 +28,7 @@ from compilekit.recipe.messages import validated
 from compilekit.recipe.parts import RESERVED
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """A checked recipe, ready for a model. `print(plan)` shows it.
 
@@ -78,9 +79,15 @@ class Plan:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"<Plan {self._title()}, for {self.purpose}>"
+
+    def _title(self) -> str:
         count = len(self.steps)
-        title = f"{self.recipe.name}: {count} step{'s' * (count != 1)} on {self.device}"
+        name = printable(self.recipe.name)
+        return f"{name}: {count} step{'s' * (count != 1)} on {self.device}"
+
+    def __str__(self) -> str:
         rows = [
             (
                 str(step.index),
@@ -91,7 +98,7 @@ class Plan:
             )
             for step in self.steps
         ]
-        return "\n".join([title, *(f"  {line}" for line in aligned(rows))])
+        return "\n".join([self._title(), *aligned(rows, indent=2)])
 
 
 def _set_options(options: Options) -> dict[str, Any]:
