@@ -25,7 +25,7 @@ def filled(tmp_path):
         folder.mkdir()
         (folder / "code.so").write_text("0123456789")
         title = f"torch_compile: unet.{name}"
-        cache.store("part", name * 64, {"": folder}, title=title, seconds=30, data={})
+        cache.store("part", name * 64, {"": folder}, title=title, seconds=30, data={}, inputs={})
         os.utime(cache.folder / "parts" / (name * 64) / ENTRY, (1000 + age, 1000 + age))
     return cache
 
@@ -37,7 +37,7 @@ def test_an_empty_cache_says_so():
 
 def test_entries_are_listed_the_latest_first(filled):
     lines = run(app, ["cache", "list"]).output.splitlines()
-    assert lines[0].split() == ["kind", "what", "size", "took", "last", "used"]
+    assert lines[0].split() == ["key", "kind", "what", "size", "took", "last", "used"]
     assert ["unet.b" in lines[1], "unet.a" in lines[2]] == [True, True]
     assert "30 s" in lines[1]
     assert "days ago" in lines[1]
