@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Load a bundle, and run its sample once.
 
-    `--set height=96` and the like change the call. Exit code 3 when the bundle was built for
+    `--set height=96 --set width=96` and the like change the call. Exit code 3 when the bundle was built for
     another machine.
     """
     arguments = dict(map(_parsed, argument or []))

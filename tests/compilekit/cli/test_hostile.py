@@ -15,7 +15,7 @@ from support import LISTENING, command
 import compilekit as ck
 
 COMMAND = str(Path(sys.executable).with_name("compilekit"))
-RECIPE = "compilekit: 1\nname: {name}\ntarget: {{device: cpu}}\nsteps: [{step}]\n"
+RECIPE = "compilekit: 1\nname: {name}\ntarget: {{device: cpu}}\nsteps:\n  - {step}: {{components: unet}}\n"
 
 
 def ran(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -123,11 +123,14 @@ def test_an_interrupt_while_it_is_imported_is_one_line(words):
 
 def test_a_hang_up_is_a_termination(write):
     recipe = write("a.yaml", RECIPE.format(name="a", step="gone"))
-    text = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n"
+    text = "import os, signal\nimport compilekit as ck\nos.kill(os.getpid(), signal.SIGHUP)\n"
+    text += "@ck.hookimpl(wrapper=True)\ndef optimize_model(): yield\n"
     words = ("plan", str(recipe), "--plugin", str(write("gone.py", text)))
     done = ran(COMMAND, *words)
     assert (done.returncode, done.stderr) == (143, "compilekit: terminated\n")
-    ignored = ran("nohup", COMMAND, *words[:2], "--steps", "channels_last", *words[2:])
+    ignored = ran(
+        "nohup", COMMAND, *words[:2], "--steps", "channels_last{components=unet}", *words[2:]
+    )
     assert ignored.returncode == 0
 
 
@@ -144,7 +147,7 @@ def test_a_recipe_is_read_from_standard_input():
         text = RECIPE.format(name="piped", step=step)
         done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
         assert done.returncode == code
-        said = "piped: 1 step" if code == 0 else "compilekit: <stdin>:4:9: steps[0].chanels_last"
+        said = "piped: 1 step" if code == 0 else "compilekit: <stdin>:5:5: steps[0].chanels_last"
         assert (done.stdout + done.stderr).startswith(said)
 
 
