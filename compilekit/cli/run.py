@@ -49,8 +49,8 @@ def run(
 ) -> None:
     """Load a bundle, and run its sample once.
 
-    `--set height=96 --set width=96` and the like change the call. Exit code 3 when the bundle was built for
-    another machine.
+    `--set height=96 --set width=96` and the like change the call. Exit code 3 when the
+    bundle was built for another machine.
     """
     arguments = dict(map(_parsed, argument or []))
     if prompt is not None:
