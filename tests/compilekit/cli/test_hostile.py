@@ -15,7 +15,10 @@ from support import LISTENING, command
 import compilekit as ck
 
 COMMAND = str(Path(sys.executable).with_name("compilekit"))
-RECIPE = "compilekit: 1\nname: {name}\ntarget: {{device: cpu}}\nsteps:\n  - {step}: {{components: unet}}\n"
+RECIPE = (
+    "compilekit: 1\nname: {name}\ntarget: {{device: cpu}}\n"
+    "steps:\n  - {step}: {{components: unet}}\n"
+)
 
 
 def ran(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
