@@ -1,5 +1,8 @@
 """compilekit: a pipeline and a recipe file in; a measured, verified, fast model out."""
 
+# Ctrl-C while all this is imported ends the command without a traceback.
+import compilekit.base.interrupts
+
 # Packages that share their name with a function come first: importing one later would replace it.
 import compilekit.build
 import compilekit.load
@@ -71,6 +74,12 @@ from compilekit.studies.explain.explanation import Explanation
 from compilekit.workers import run_worker
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return sorted(__all__)
+
 
 __all__ = [
     "Applied",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compilekit.api.job import ready
 from compilekit.base.staging import claimed
 from compilekit.bundle.loaded import Built
+from compilekit.errors import UsageError
 from compilekit.plugin.host import Host, load_host
 from compilekit.recipe import Recipe
 from compilekit.report import Report
@@ -17,8 +18,10 @@ from compilekit.report import Report
 if TYPE_CHECKING:
     import torch
 
+NO_NAMES = ("", "-", "..")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Applied:
     """What `apply` gives back.
 
@@ -39,6 +42,9 @@ class Applied:
     report: Report
     before: Any
     after: Any
+
+    def __repr__(self) -> str:
+        return f"<Applied: {type(self.pipeline).__name__}, {self.report!r}>"
 
 
 def apply(
@@ -114,7 +120,9 @@ def build(
     torch.bfloat16
     """
     ready_ = ready(recipe, host=host, for_="build", progress=progress)
-    path = Path(target or ready_.plan.recipe.name)
+    path = Path(ready_.plan.recipe.name if target is None else target)
+    if not str(path if target is None else target).strip() or path.name in NO_NAMES:
+        raise UsageError(f'the target "{path}" is no new folder: name one')
     with claimed(path):
         job = ready_.job(pipeline, inputs)
         from compilekit.build.job import BuildJob

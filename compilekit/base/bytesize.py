@@ -19,7 +19,7 @@ def parse_size(text: str, what: str) -> int:
         # ByteSize ignores what follows the unit.
         whole = text if re.fullmatch(r"\s*\d*\.?\d+\s*\w*\s*", text) else ""
         count = int(TypeAdapter(ByteSize).validate_python(whole))
-    except ValidationError:
+    except (ValidationError, OverflowError):
         count = 0
     if count <= 0:
         raise UsageError(f'{what}: "{text}" is not a size; write "20 GB"')

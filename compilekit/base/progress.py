@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from compilekit.base.streams import ERR, own
+from compilekit.base.texts import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,7 @@ class Progress:
             return
         start = time.perf_counter()
         is_live = self._console.is_terminal
+        title = printable(title)
         with self._live(self._console, title) if is_live else contextlib.nullcontext():
             yield
         self.note(f"{title}  {time.perf_counter() - start:.1f} s")
@@ -38,7 +40,9 @@ class Progress:
         from rich.progress import Progress as Bar
         from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        spinner = SpinnerColumn("line" if console.options.ascii_only else "dots")
+        text = TextColumn("{task.description}", markup=False)
+        columns = (spinner, text, TimeElapsedColumn())
         # What libraries write goes above the bar, unless it is kept.
         above = own(ERR) is None
         with Bar(
@@ -58,11 +62,13 @@ class Progress:
     def say(self, title: str, message: str) -> None:
         """Say what the running stage is doing now; only a terminal shows it."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=f"{title}: {message}")
+            text = printable(f"{title}: {message}")
+            self._bar.update(self._bar.task_ids[0], description=text)
 
     def note(self, message: str) -> None:
         """Show a line that stays."""
         if self._console is not None:
+            message = printable(message, "\n\t")
             self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 

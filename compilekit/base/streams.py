@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from compilekit.base.texts import printable
+
 OUT, ERR = 1, 2
+TAB = "\t"
 TITLE = "other libraries and plugins wrote:"
 OURS = ("compilekit", "compilekit_plugins")
 
@@ -33,6 +36,19 @@ def own(descriptor: int) -> TextIO | None:
 def behind(descriptor: int) -> int:
     """The descriptor that the user reads, for a program of the user's own."""
     return _behind.get(descriptor, descriptor)
+
+
+def columns() -> int | None:
+    """How wide the output of a command may be: that of a terminal, or what COLUMNS says."""
+    if OUT not in _own:
+        return None
+    named = os.environ.get("COLUMNS", "")
+    if named.isdecimal() and int(named) > 0:
+        return int(named)
+    try:
+        return os.get_terminal_size(behind(OUT)).columns or None
+    except OSError:  # no terminal
+        return None
 
 
 def live() -> bool:
@@ -66,20 +82,23 @@ def _kept(verbose: bool, is_failure: Callable[[BaseException], bool]) -> Iterato
             yield path
         except BaseException as error:
             if is_failure(error) and sys.stderr is not None:
-                sys.stderr.write(_shown(path.read_bytes().decode(errors="replace")))
+                with contextlib.suppress(OSError):  # nobody reads it any more
+                    sys.stderr.write(_shown(path.read_bytes().decode(errors="replace")))
             raise
 
 
 def _shown(text: str) -> str:
     # Of a progress bar, which is drawn over itself, the last state.
     lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
-    return "".join([f"{TITLE}\n", *(f"  {line}\n" for line in lines if line)]) if any(lines) else ""
+    shown = [f"  {printable(line, TAB)}\n" for line in lines if line]
+    return "".join([f"{TITLE}\n", *shown]) if shown else ""
 
 
 @contextlib.contextmanager
 def _watched(path: Path) -> Iterator[None]:
     """Have the file shown also if this process dies without a word: by a signal, by C's exit."""
-    show = """{ [ -s "$0" ] && echo "$1" && tr '\\r' '\\n' <"$0"; }"""
+    plain = r"tr -d '\000-\010\013\014\016-\037\177' | tr '\r' '\n'"
+    show = f"""{{ [ -s "$0" ] && echo "$1" && <"$0" {plain}; }}"""
     words = ["/bin/sh", "-c", f'read -r line || {show}; rm -f "$0"', str(path), TITLE]
     watcher = None
     with contextlib.suppress(OSError):  # a machine without a shell
@@ -147,8 +166,8 @@ def _is_on(stream: TextIO | None, descriptor: int) -> bool:
 
 
 def _writer(descriptor: int, like: TextIO | None) -> TextIO:
-    encoding, errors = ("utf-8", "replace") if like is None else (like.encoding, like.errors)
-    return open(descriptor, "w", 1, encoding, errors, closefd=False)
+    encoding = "utf-8" if like is None else like.encoding
+    return open(descriptor, "w", 1, encoding, "backslashreplace", closefd=False)
 
 
 def _flush(*streams: TextIO | None) -> None:
@@ -165,7 +184,7 @@ def _plain_warnings() -> Iterator[None]:
     def show(message: Warning | str, *arguments: Any, **more: Any) -> None:
         stream = own(ERR) or sys.stderr
         if _is_ours() and stream is not None:
-            stream.write(f"warning: {message}\n")
+            stream.write(printable(f"warning: {message}", "\n\t") + "\n")
         else:
             before(message, *arguments, **more)
 

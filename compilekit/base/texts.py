@@ -16,6 +16,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f' Did you mean "{near[0]}"?' if near else ""
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""A text without what would move a terminal's cursor: that is escaped, but for `keep`.
+
+    >>> print(printable("a\x1b[31m name"))
+    a\x1b[31m name
+    """
+    if text.isprintable():
+        return text
+    kept = (c if c.isprintable() or c in keep else _escaped(c) for c in text)
+    return "".join(kept)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def summary(error: BaseException) -> str:
     """An error in a line.
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compilekit.base.texts import printable
 from compilekit.base.words import SEVERITIES, Severity
 from compilekit.bundle.manifest import Manifest
 from compilekit.errors import CompilekitError
@@ -33,7 +34,7 @@ class Difference:
     advice: str
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.severity}: {self.field}: built with {self.built or 'none'}, "
             f"here {self.here or 'none'}; {self.advice}"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from compilekit.base.bytesize import size
+from compilekit.base.texts import printable
 from compilekit.bundle.files import WEIGHTS, total
 from compilekit.bundle.fingerprint import Difference
 from compilekit.bundle.manifest import Manifest
@@ -30,7 +31,7 @@ class Counts:
     uncovered: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(repr=False)
 class Loaded:
     """A loaded bundle; `bundle_of(pipeline)` returns it.
 
@@ -48,6 +49,10 @@ class Loaded:
     differences: list[Difference]
     eager: bool
     entries: dict[str, Counts] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        state = ", without its compiled code" if self.eager else ""
+        return f"<Loaded {printable(str(self.folder))}{state}>"
 
     def counts(self) -> dict[str, Counts]:
         """How many calls of each compiled entry point ran compiled code or eagerly."""
@@ -96,7 +101,7 @@ def refuse_loaded(subject: Any) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Built:
     """The result of `build`. `print` shows the bundle, its size, and how long the build took.
 
@@ -120,6 +125,9 @@ class Built:
     before: Any
     after: Any
     reused: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Built {printable(str(self.path))}>"
 
     def __str__(self) -> str:
         files = self.manifest.files

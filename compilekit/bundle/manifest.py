@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
+from compilekit.base.texts import printable
 from compilekit.bundle.consistency import faults
 from compilekit.bundle.contents import (
     FORMAT,
@@ -30,7 +31,6 @@ from compilekit.bundle.contents import (
 )
 from compilekit.errors import BundleError, UsageError
 from compilekit.recipe.messages import shown
-from compilekit.recipe.nodes import printable
 
 __all__ = [
     "LIMIT",

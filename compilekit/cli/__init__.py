@@ -1,21 +1,22 @@
 """The command line: thin; one file a command. Errors are one message and an exit code.
 
 0 good, 1 the run or the verification failed, 2 the recipe or the command line is wrong,
-3 this machine cannot do it, 130 interrupted, 143 terminated.
+3 this machine cannot do it, 130 interrupted, 143 terminated or hung up.
 """
 
 from __future__ import annotations
 
-import functools
+import io
 import os
 import signal
-from collections.abc import Callable
-from inspect import signature
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from compilekit.base.streams import captured
+from compilekit.base.environment import installed_version
+from compilekit.base.interrupts import INTERRUPTED, raise_errors
 from compilekit.cli import (
     apply,
     batch,
@@ -39,64 +40,42 @@ from compilekit.cli import (
     sign,
     verify,
 )
-from compilekit.errors import CompilekitError, RecipeError, UsageError
-
-INTERRUPTED, TERMINATED = 130, 143
+from compilekit.cli.guard import Group, common, guarded
+from compilekit.cli.shared import complain, echo
 
 app = typer.Typer(
     name="compilekit",
+    cls=Group,
     help="Make diffusion and other torch models fast, by a recipe, and measure what it cost.",
     epilog="Start with: compilekit recipes; compilekit plan NAME; compilekit apply NAME MODEL",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+def _show_version(*, asked: bool) -> None:
+    if asked:
+        echo(f"compilekit {installed_version('compilekit')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _whole(*, context: typer.Context, verbose: options.Verbose = False) -> None:
-    context.obj = verbose
-
-
-def _guarded(function: Callable[..., None], *, aloud: bool = False) -> Callable[..., None]:
-    """Show what compilekit raises on purpose, and Ctrl-C, in one message and no traceback.
-
-    What libraries write is shown before it, or at once with `--verbose` and where it is `aloud`.
-    """
-
-    @functools.wraps(function)
-    def call(*, context: typer.Context, verbose: bool, **arguments: Any) -> None:
-        try:
-            with captured(verbose=verbose or aloud or context.obj, is_failure=_is_failure):
-                function(**arguments)
-        except CompilekitError as error:
-            typer.echo(f"compilekit: {error}", err=True)
-            if error.repro is not None:
-                typer.echo(f"to replay it: compilekit replay {error.repro}", err=True)
-            raise typer.Exit(error.exit_code) from error
-        except _Terminated as error:
-            typer.echo("compilekit: terminated", err=True)
-            raise typer.Exit(TERMINATED) from error
-        except KeyboardInterrupt as error:
-            typer.echo("compilekit: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from error
-
-    # The command has the option too, after its name.
-    command, common = signature(function, eval_str=True), signature(_whole, eval_str=True)
-    parameters = [*command.parameters.values(), *common.parameters.values()]
-    call.__signature__ = command.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return call
-
-
-def _is_failure(error: BaseException) -> bool:
-    """Whether what libraries wrote may explain it: not a mistake in the input, nor Ctrl-C."""
-    expected = (UsageError, RecipeError, typer.Exit, typer.Abort)
-    return not isinstance(error, expected) and type(error) is not KeyboardInterrupt
+def _whole(
+    *,
+    context: typer.Context,
+    verbose: options.Verbose = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda asked: _show_version(asked=asked),
+            help="Show the version, and end.",
+        ),
+    ] = False,
+) -> None:
+    common(context=context, verbose=verbose)
 
 
 COMMANDS = (
@@ -122,23 +101,34 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(name=command.__name__.rpartition(".")[2])(
-        _guarded(command.run, aloud=command is push)
+        guarded(command.run, aloud=command is push)
     )
 
 group = typer.Typer(help=cache.HELP, no_args_is_help=True)
 for name, function in cache.COMMANDS.items():
-    group.command(name=name)(_guarded(function))
+    group.command(name=name)(guarded(function))
 app.add_typer(group, name=cache.NAME)
 
 
 def main() -> None:
-    """Run the command line. SIGTERM ends it as Ctrl-C does, with everything put away."""
-    owner = os.getpid()
+    """Run the command line. A signal ends it with everything put away."""
+    raise_errors()
+    try:
+        _open_streams()
+        app()
+    except KeyboardInterrupt:  # before a command has begun
+        complain("interrupted")
+        sys.exit(INTERRUPTED)
+    finally:  # Ctrl-C ends what is left, without a traceback: everything is put away by now
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    def terminate(*_: object) -> None:
-        if os.getpid() != owner:  # a worker of a compiler, which inherited this
-            os._exit(TERMINATED)
-        raise _Terminated
 
-    signal.signal(signal.SIGTERM, terminate)
-    app()
+def _open_streams() -> None:
+    """Put a stream where one was closed, and let none fail at a character that it lacks."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - until the end
+            setattr(sys, name, stream)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from compilekit.cli import options
-from compilekit.cli.shared import echo, host_of, prepare_output, recipe_of
+from compilekit.cli.shared import echo, echo_json, host_of, prepare_output, recipe_of
 from compilekit.errors import CompilekitError, UsageError
 from compilekit.report import Report
 
@@ -16,9 +14,7 @@ from compilekit.report import Report
 def run(
     recipe: options.Recipe,
     model: options.Model = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where images and the report go.")
-    ] = Path("compilekit-out"),
+    output: options.Output = Path("compilekit-out"),
     steps: options.Steps = None,
     plugin: options.Plugins = None,
     *,
@@ -62,7 +58,7 @@ def _save_images(before: Any, after: Any, output: Path) -> list[str]:
 
 def _show(report: Report, output: Path, *, as_json: bool) -> None:
     if as_json:
-        echo(report.to_json().rstrip())
+        echo_json(report.to_json())
     else:
         from compilekit.report.table import print_report
 

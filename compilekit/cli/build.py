@@ -23,6 +23,8 @@ def run(
         typer.Option(
             "--output",
             "-o",
+            metavar="DIR",
+            parser=options.output_folder,
             help="The bundle's folder, which must not be there yet; left out, the recipe's name.",
         ),
     ] = None,

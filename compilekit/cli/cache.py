@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +68,8 @@ def prune(
     """Remove what was not used for longest. What a build is just using stays."""
     if not everything and limit is None and days is None:
         raise UsageError("say what to remove: --limit SIZE, --unused DAYS or --all")
+    if days is not None and not 0 < days < math.inf:
+        raise UsageError(f"--unused {days:g}: write a number of days above 0, or --all")
     room = 0 if everything else None if limit is None else parse_size(limit, "--limit")
     since = 0.0 if days is None else time.time() - days * DAY
     removed = _cache().prune(limit=room, unused_since=since)

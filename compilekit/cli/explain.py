@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from compilekit.cli import options
-from compilekit.cli.shared import echo, host_of, recipe_of
+from compilekit.cli.shared import echo, echo_json, host_of, recipe_of
 
 
 def run(
@@ -36,4 +36,7 @@ def run(
     explanation = explain(
         recipe_of(recipe, steps), model, leave_out=leave_out, host=host_of(plugin)
     )
-    echo(explanation.to_json().rstrip() if json else explanation)
+    if json:
+        echo_json(explanation.to_json())
+    else:
+        echo(explanation)

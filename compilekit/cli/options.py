@@ -10,7 +10,8 @@ import typer
 Recipe = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", help="A recipe file, or the name of one (compilekit recipes)."
+        metavar="RECIPE",
+        help="A recipe file, the name of one (compilekit recipes), or - for standard input.",
     ),
 ]
 Steps = Annotated[
@@ -38,6 +39,25 @@ Keys = Annotated[
         metavar="FILE",
         help="A public key (PEM) that must have signed the bundle; of several, any. "
         "COMPILEKIT_TRUST names such keys for all commands.",
+    ),
+]
+
+
+def output_folder(text: str) -> Path:
+    """The folder that an option names; a shell variable that is not set is no name."""
+    if not text.strip() or text == "-":
+        raise typer.BadParameter(f'"{text}" is no folder: name one')
+    return Path(text)
+
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        parser=output_folder,
+        help="Where images go, and the report.",
     ),
 ]
 Force = Annotated[

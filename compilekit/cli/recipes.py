@@ -20,7 +20,7 @@ def run(*, json: options.Json = False) -> None:
     if json:
         print_rows(["name", "target", "steps", "description"], rows, json=True)
         return
-    lines = aligned([(name, target, text) for name, target, _, text in rows])
+    lines = aligned([(name, target, text) for name, target, _, text in rows], indent=2)
     titles, previous = library.families(), ""
     for (name, *_), line in zip(rows, lines, strict=True):
         family = library.family(name)

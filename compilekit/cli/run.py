@@ -15,9 +15,7 @@ from compilekit.errors import UsageError
 
 def run(
     bundle: options.Bundle,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where images go.")] = Path(
-        "compilekit-out"
-    ),
+    output: options.Output = Path("compilekit-out"),
     argument: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,8 +49,8 @@ def run(
 ) -> None:
     """Load a bundle, and run its sample once.
 
-    `--set height=96` and the like change the call. Exit code 3 when the bundle was built for
-    another machine.
+    `--set height=96 --set width=96` and the like change the call. Exit code 3 when the
+    bundle was built for another machine.
     """
     arguments = dict(map(_parsed, argument or []))
     if prompt is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ import typer
 
 from compilekit.base.columns import aligned
 from compilekit.base.streams import ERR, OUT, own
+from compilekit.base.texts import printable
 from compilekit.errors import UsageError
 from compilekit.plugin.host import Host, load_host
 from compilekit.recipe import Recipe
+
+KEPT = "\n\t"
 
 
 def recipe_of(recipe: str, steps: str | None) -> Recipe | str:
@@ -39,12 +44,29 @@ def prepare_output(output: Path) -> None:
 
 def echo(text: object, *, err: bool = False) -> None:
     """Print a line of the command's own, whatever becomes of those of libraries."""
-    typer.echo(text, file=own(ERR if err else OUT), err=err)
+    typer.echo(printable(str(text), KEPT), file=own(ERR if err else OUT), err=err)
+
+
+def complain(error: object, *, title: str = "compilekit") -> None:
+    """Say what went wrong. Where nobody can read it, the exit code says it."""
+    with contextlib.suppress(OSError):
+        echo(f"{title}: {error}", err=True)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, on standard output."""
-    echo(json.dumps(value, indent=2, ensure_ascii=False))
+    echo_json(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def echo_json(text: str) -> None:
+    """Print JSON; what a terminal or the encoding of the stream does not take is escaped."""
+    encoding = str(getattr(own(OUT) or sys.stdout, "encoding", None) or "utf-8")
+    is_unicode = encoding.lower().replace("-", "").startswith("utf")
+    safe = (
+        c if c == "\n" or (c.isprintable() and (is_unicode or c.isascii())) else json.dumps(c)[1:-1]
+        for c in text.rstrip()
+    )
+    echo("".join(safe))
 
 
 def print_result(text: object, value: Any, *, json: bool) -> None:

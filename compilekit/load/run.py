@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compilekit.base.texts import summary
 from compilekit.errors import BundleError, UsageError
+from compilekit.load.arguments import check_arguments
 from compilekit.load.verify import Recorded
 from compilekit.load.whole import run_whole
 from compilekit.subject.model import Model
@@ -22,12 +24,22 @@ def run_sample(subject: Any, loaded: Loaded, changes: Mapping[str, Any]) -> Any:
     """Run the sample once; `changes` replace its arguments."""
     if loaded.manifest.kind == "module":
         return _run_module(subject, loaded, changes)
+    check_arguments(subject, loaded.manifest.sample, changes)
     arguments = {**opened(loaded.manifest.sample, loaded.folder), **opened(changes, Path())}
     seed = arguments.pop("seed", 0)
-    if not isinstance(seed, int) or seed < 0:
+    if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"seed: {seed!r} is no seed: write a number from 0 on")
-    if loaded.manifest.whole is not None:
-        return run_whole(subject, arguments, seed)
+    run = run_whole if loaded.manifest.whole is not None else _run_model
+    try:
+        return run(subject, arguments, seed)
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        if not changes:
+            raise
+        names = ", ".join(changes)
+        raise UsageError(f"the pipeline cannot take this {names}: {summary(error)}") from error
+
+
+def _run_model(subject: Any, arguments: Mapping[str, Any], seed: int) -> Any:
     return Model(subject).run(arguments, seed)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from compilekit.base.columns import aligned
+from compilekit.base.texts import printable
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
 from compilekit.errors import Location, PluginError, Problem, RecipeError
 from compilekit.plan import whole
@@ -25,11 +26,10 @@ from compilekit.plugin.host import Host, load_host
 from compilekit.plugin.steps import Effects, Options, PlannedStep, StepDescription
 from compilekit.recipe import Draft, Recipe, StepEntry, check, read
 from compilekit.recipe.messages import validated
-from compilekit.recipe.nodes import printable
 from compilekit.recipe.parts import RESERVED
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """A checked recipe, ready for a model. `print(plan)` shows it.
 
@@ -85,9 +85,15 @@ class Plan:
         """SHA-256 of the canonical form: equal for recipes that mean the same."""
         return digest_of(self.to_dict())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"<Plan {self._title()}, for {self.purpose}>"
+
+    def _title(self) -> str:
         count = len(self.steps)
-        title = f"{self.recipe.name}: {count} step{'s' * (count != 1)} on {self.device}"
+        name = printable(self.recipe.name)
+        return f"{name}: {count} step{'s' * (count != 1)} on {self.device}"
+
+    def __str__(self) -> str:
         rows = [
             (
                 str(step.index),
@@ -99,7 +105,7 @@ class Plan:
             for step in self.steps
         ]
         warnings = (f"warning: {warning}" for warning in self.warnings)
-        return "\n".join([title, *(f"  {line}" for line in aligned(rows)), *warnings])
+        return "\n".join([self._title(), *aligned(rows, indent=2), *warnings])
 
 
 def _set_options(options: Options) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from compilekit.base.texts import printable
 from compilekit.base.words import DEVICES, Device
 from compilekit.errors import Problem
 from compilekit.recipe.messages import shown, validated
-from compilekit.recipe.nodes import KeyPath, dotted, printable
+from compilekit.recipe.nodes import KeyPath, dotted
 from compilekit.recipe.parts import RESERVED, StepEntry, components_in
 from compilekit.recipe.schema import RecipeData
 

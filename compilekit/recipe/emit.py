@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from compilekit.base.texts import printable
 from compilekit.errors import UsageError
-from compilekit.recipe.nodes import printable
 
 if TYPE_CHECKING:
     from compilekit.recipe.parts import StepEntry

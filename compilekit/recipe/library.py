@@ -7,10 +7,10 @@ import re
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from compilekit.base.texts import printable
 from compilekit.errors import Location, Problem, RecipeError, UsageError
 from compilekit.recipe.messages import either, shown
-from compilekit.recipe.nodes import printable
-from compilekit.recipe.source import Document, read_file
+from compilekit.recipe.source import Document, read_file, read_stdin
 
 _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".yaml", ".yml")
@@ -65,13 +65,15 @@ def find(name: str) -> Path | None:
 def read(source: str | Path) -> Document:
     """Read a recipe: a file, or a shipped recipe by its name.
 
-    A file wins over a shipped recipe of the same name.
+    A file wins over a shipped recipe of the same name. "-" is standard input.
     """
     if not isinstance(source, str | Path):
         raise UsageError(
             "a recipe is a `Recipe`, the path of a file, or the name of a shipped recipe, not "
             f"{shown(source)}; `Recipe.parse` reads text"
         )
+    if source == "-":
+        return read_stdin()
     if isinstance(source, Path) or _is_path(source) or _is_file(source):
         return _read_path(source)
     if path := find(source):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from compilekit.base.texts import printable
 from compilekit.errors import Location, Problem
-from compilekit.recipe.nodes import KeyPath, dotted, printable
+from compilekit.recipe.nodes import KeyPath, dotted
 from compilekit.recipe.unions import known_keys, reported
 
 if TYPE_CHECKING:

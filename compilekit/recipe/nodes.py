@@ -15,6 +15,7 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from compilekit.base.texts import printable
 from compilekit.errors import Location, Problem, RecipeError
 from compilekit.recipe.syntax import syntax_problem
 
@@ -65,12 +66,6 @@ def dotted(path: KeyPath, prefix: str = "") -> str:
         else:
             text += f".{printable(element)}" if text else printable(element)
     return text
-
-
-def printable(text: str) -> str:
-    """On one line, and without what would move a terminal's cursor."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(escaped)
 
 
 def parse(text: str, file: str, *, line: int = 0, column: int = 0) -> Parsed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from compilekit.recipe.messages import did_you_mean, shown
 from compilekit.recipe.nodes import KeyPath, Place, parse
 
 MAX_BYTES = 1024 * 1024
+STDIN = "<stdin>"
 
 KEYS = ("compilekit", "extends", "model", "sample", "shapes", "steps", "target", "verify")
 """The keys by which a file is known as a recipe: few other files have one of them."""
@@ -51,6 +53,17 @@ def read_file(path: str | Path) -> Document:
     """Read a recipe file, and the base that it extends."""
     name = str(path)
     return read_text(_text_of(name, Location(name)), name)
+
+
+def read_stdin() -> Document:
+    """Read a recipe from standard input."""
+    if sys.stdin is None:
+        raise _error(Location(STDIN), "standard input is closed")
+    stream = getattr(sys.stdin, "buffer", None)
+    content = (
+        sys.stdin.read(MAX_BYTES + 1).encode() if stream is None else stream.read(MAX_BYTES + 1)
+    )
+    return read_text(_decoded(content, STDIN), STDIN)
 
 
 def read_text(text: str, file: str = "<recipe>") -> Document:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compilekit.base.texts import printable
 from compilekit.errors import Location, Problem, RecipeError, UsageError
 from compilekit.recipe.draft import read_steps
 from compilekit.recipe.emit import flow, step_data, string
 from compilekit.recipe.messages import shown
-from compilekit.recipe.nodes import KeyPath, Place, parse, printable
+from compilekit.recipe.nodes import KeyPath, Place, parse
 from compilekit.recipe.schema import FORMAT
 from compilekit.recipe.source import Document
 

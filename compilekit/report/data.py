@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -10,12 +9,14 @@ from pydantic import BaseModel, ConfigDict
 from compilekit.base.words import Change
 
 
-class _Data(BaseModel):
+class Data(BaseModel):
+    """What all parts of a report have in common."""
+
     # JSON has no number for infinity, which the PSNR of equal images is.
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
-class Measurement(_Data):
+class Measurement(Data):
     """One entry point in one state of the model.
 
     seconds: the median time of one call.
@@ -36,7 +37,7 @@ class Measurement(_Data):
     final: bool = True
 
 
-class StateChange(_Data):
+class StateChange(Data):
     """A process-global setting that a step changed; `kept` says why it stays, if it does."""
 
     before: str
@@ -44,7 +45,7 @@ class StateChange(_Data):
     kept: str = ""
 
 
-class StepReport(_Data):
+class StepReport(Data):
     """What one step did."""
 
     index: int
@@ -64,57 +65,10 @@ class StepReport(_Data):
     state: dict[str, StateChange] = {}
 
 
-class EndToEnd(_Data):
+class EndToEnd(Data):
     """The sample's run before and after: seconds, and how alike the images are."""
 
     seconds_before: float
     seconds_after: float
     psnr: float | None = None
     ssim: float | None = None
-
-
-class Report(_Data):
-    """Everything that a run measured. Times mean something only within one run.
-
-    not_savable: components that `save_pretrained` refuses to write, with the step in the way.
-
-    >>> import compilekit as ck
-    >>> import torch
-    >>> net, recipe = torch.nn.Linear(8, 8), ck.Recipe.from_steps("precision{dtype=bfloat16}")
-    >>> inputs = {"input": torch.ones(1, 8)}
-    >>> applied = ck.apply(recipe, net, inputs=inputs, progress=False)
-    >>> applied.report.baseline_of("model").error
-    0.0
-    """
-
-    recipe: str
-    digest: str
-    device: str
-    reference: str
-    environment: dict[str, str] = {}
-    parameter_bytes: int = 0
-    baseline: list[Measurement] = []
-    steps: list[StepReport] = []
-    final: list[Measurement] = []
-    end_to_end: EndToEnd | None = None
-    not_savable: dict[str, str] = {}
-    warnings: list[str] = []
-
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
-
-    def to_json(self) -> str:
-        """The report as JSON text."""
-        return self.model_dump_json(indent=2, fallback=str) + "\n"
-
-    def baseline_of(self, entry: str) -> Measurement | None:
-        """The measurement of an entry point before the first step."""
-        return next((m for m in self.baseline if m.entry == entry), None)
-
-    def speedup(self, measurement: Measurement) -> float | None:
-        """How many times faster than before, or None where that would mislead."""
-        before = self.baseline_of(measurement.entry)
-        if before is None or not measurement.final or not measurement.seconds:
-            return None
-        return before.seconds / measurement.seconds

@@ -171,6 +171,10 @@ def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
         raise ModelError(f"{place}: a file, and a model is a folder or a name of the hub")
     else:
         raise ModelError(f"{place}: no such folder, and no name that the hub could have")
+    return _read_index(path)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -41,7 +41,7 @@ class BatchTrial:
         return self.batch / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batches:
     """The batches that were tried, in order of size. `print` shows them as a table.
 
@@ -73,6 +73,9 @@ class Batches:
         rows = [{**asdict(t), "fits": t.fits, "rate": t.rate or None} for t in self.trials]
         best = {"largest": self.largest, "fastest": self.fastest}
         return {**best, "limit": self.limit, "unit": self.unit, "trials": rows}
+
+    def __repr__(self) -> str:
+        return f"<Batches {self._summary()}>"
 
     def __str__(self) -> str:
         """A table, and a line that says the largest and the fastest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Largest:
         """Refuse a limit that makes no sense."""
         if self.limit < 1:
             raise UsageError(f"the largest batch to try is {self.limit}, and must be at least 1")
-        if self.timeout is not None and not self.timeout > 0:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise UsageError(
                 f"the time limit of a trial is {self.timeout:g} s, and must be above 0"
             )

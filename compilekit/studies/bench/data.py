@@ -8,6 +8,7 @@ from typing import Any
 
 from compilekit.base.bytesize import size
 from compilekit.base.columns import aligned
+from compilekit.base.texts import printable
 
 COLUMNS = ("batch", "{}", "first run", "seconds a run", "from", "to", "{}/s", "peak memory")
 
@@ -41,7 +42,7 @@ class BenchRow:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bench:
     """What a recipe's result does: a row for each batch. `print` shows a table.
 
@@ -73,6 +74,9 @@ class Bench:
         """The same as plain data."""
         rows = [{**asdict(row), "rate": row.rate} for row in self.rows]
         return {**asdict(self), "environment": dict(self.environment), "rows": rows}
+
+    def __repr__(self) -> str:
+        return f"<Bench {printable(self.recipe)} on {self.device}: {len(self.rows)} batches>"
 
     def __str__(self) -> str:
         """A table, and a line about how it was measured."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compilekit.base.texts import printable
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Blame:
     """What `bisect` found.
 
@@ -26,6 +28,9 @@ class Blame:
     together_with: tuple[str, ...]
     why: str
     runs: int
+
+    def __repr__(self) -> str:
+        return f"<Blame {printable(str(self))}>"
 
     def __str__(self) -> str:
         where = f" on {self.block or self.component}" if self.block or self.component else ""

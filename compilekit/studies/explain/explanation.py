@@ -26,6 +26,9 @@ class Explanation(Findings):
         """The explanation as JSON text."""
         return self.model_dump_json(indent=2, fallback=str) + "\n"
 
+    def __repr__(self) -> str:
+        return f"<Explanation of {len(self.steps)} steps>"
+
     def __str__(self) -> str:
         """The explanation as text for a terminal."""
         return "\n".join(lines(self))

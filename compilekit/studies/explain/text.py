@@ -145,7 +145,7 @@ def _calls(findings: Findings) -> Iterator[str]:
         rows.append((called.entry, f"{called.share:4.0%} of the time, {times}: {note}"))
     rest = max(0.0, 1 - sum(called.share for called in findings.calls))
     rows.append(("elsewhere", f"{rest:4.0%} of the time"))
-    yield from (f"  {line}" for line in aligned(rows))
+    yield from aligned(rows, indent=2)
 
 
 def _shown(value: object) -> str:

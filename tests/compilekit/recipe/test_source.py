@@ -12,7 +12,6 @@ from compilekit.errors import Location, RecipeError, UsageError
 from compilekit.plan.plan import plan
 from compilekit.recipe import Recipe
 from compilekit.recipe.nodes import MAX_DEPTH, MAX_NUMBER, MAX_VALUES
-from compilekit.recipe.recipe import Recipe
 from compilekit.recipe.source import KEYS, MAX_BYTES, read_file, read_text
 
 NO_TAG = "not allowed: a recipe is plain data"
