@@ -19,7 +19,7 @@ def python_of(named: str, variable: str) -> str:
 def is_other(python: str) -> bool:
     """Whether an interpreter has other packages than this one.
 
-    Environments of one Python link to the same file, and one may have several names, so it is asked.
+    Environments of one Python link to the same file, and one may have several names: it is asked.
     """
     if python == sys.executable:
         return False

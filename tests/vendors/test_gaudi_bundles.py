@@ -82,7 +82,7 @@ def test_a_build_keeps_recipes_of_the_warm_up_and_leaves_this_process_alone(buil
     }
     warm_up = json.loads((folder / "strict" / "warm_up.json").read_text())
     assert [call.get("height") for call in warm_up["calls"]] == [32, 96, 32]
-    assert [call["num_inference_steps"] for call in warm_up["calls"]] == [1, 1, 1]
+    assert [call["num_inference_steps"] for call in warm_up["calls"]] == [5, 5, 5]
     assert json.loads((folder / "strict" / "gaudi_config.json").read_text()) == {}
     index = json.loads((folder / "strict" / "model" / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"

@@ -27,7 +27,7 @@ def other(write, monkeypatch):
         "python",
         f"""\
         #!/bin/sh
-        PYTHONPATH='{STANDIN}' PATH="{STANDIN / "bin"}:{OTHER}:$PATH" exec {OTHER / "python"} "$@"
+        PYTHONPATH='{STANDIN}' PATH="{STANDIN / "bin"}:$PATH" exec {OTHER / "python"} "$@"
         """,
     )
     path.chmod(0o755)
