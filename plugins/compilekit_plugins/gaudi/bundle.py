@@ -69,10 +69,11 @@ def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
     cache = environment.recipes()
     if is_fresh and cache is not None:
         recipes.spread(part.folder, cache)
-    before = driver.compilations()
     kind, dtypes = part.pipeline or part.details["class"], part.details["dtypes"]
     values = options.model_dump(mode="json")
     running = machine.told(lambda: running_of(part.folder, kind, values, dtypes, key), key)
+    driver.flush()
+    before = driver.compilations()
     calls, seed = recipes.calls(part.folder)
     machine.told(lambda: running.warm_up(calls, seed, lambda _: None), key)
     after = driver.compilations()

@@ -24,8 +24,11 @@ FAULT = ""
 
 DEVICES = {"HL-205": "GAUDI", "HL-225": "GAUDI2", "HL-325": "GAUDI3"}
 
-gathering = True
-"""Whether lazy mode gathers what runs: it does not while a graph is captured or replayed."""
+gathering = False
+"""Whether lazy mode gathers what runs: from the first capture on, and in none and no replay.
+
+What runs before the first capture is loading, and tensors are all on the CPU here.
+"""
 
 counts = {
     "segments": 0,

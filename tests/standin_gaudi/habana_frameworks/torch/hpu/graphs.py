@@ -40,11 +40,11 @@ class HPUGraph:
         standin.flush()
         if standin.FAULT == "no-replay":
             return
-        standin.gathering = False
+        before, standin.gathering = standin.gathering, False
         with torch.no_grad():
             for step in self._steps:
                 step.again()
-        standin.gathering = True
+        standin.gathering = before
 
     def reset(self):
         self._steps.clear()
