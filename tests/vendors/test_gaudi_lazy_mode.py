@@ -1,4 +1,4 @@
-"""Lazy mode: what it compiles between two calls, what it cannot capture, and what is not counted."""
+"""Lazy mode: what it compiles between two calls, what it cannot capture, what is not counted."""
 
 from __future__ import annotations
 
