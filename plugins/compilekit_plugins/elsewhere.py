@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,23 @@ def python_of(named: str, variable: str) -> str:
 
 
 def is_other(python: str) -> bool:
-    """Whether an interpreter is another one than this."""
-    return Path(python).resolve() != Path(sys.executable).resolve()
+    """Whether an interpreter has other packages than this one.
+
+    Environments of one Python link to the same file, and one may have several names: it is asked.
+    """
+    if python == sys.executable:
+        return False
+    try:
+        done = subprocess.run(  # noqa: S603 - the interpreter that the user named
+            [python, "-c", "import sys; print(sys.prefix)"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return Path(done.stdout.strip()).resolve() != Path(sys.prefix).resolve()
 
 
 def lacking(packages: str, variable: str, advice: str) -> str:

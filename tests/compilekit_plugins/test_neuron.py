@@ -16,6 +16,7 @@ from compilekit.testing import tiny_pipeline
 from compilekit_plugins.neuron import ingredients, machine
 from compilekit_plugins.neuron.options import Neuron
 from compilekit_plugins.neuron.worker import fixes, host, packages
+from compilekit_plugins.neuron.worker.sizes import Sizes
 
 run = CliRunner().invoke
 GB = 1_000_000_000
@@ -284,6 +285,60 @@ def test_an_interpreter_without_the_sdk_names_what_it_lacks(tmp_path):
     assert "not installed for" in str(caught.value)
     assert "optimum-neuron, torch-neuronx, neuronx-cc" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "release", "said"),
+    [
+        ("from torch_neuronx.xla_impl.trace import trace, other\n", "2.8.0.2", ""),
+        ("def trace():\n    pass\n", "2.8.0.2", ""),
+        ("backend = 'a trace of it'\n", "2.13.1", "torch-neuronx 2.13.1 has no `trace`"),
+        ("", "1.0", ""),
+    ],
+)
+def test_torch_neuron_is_known_by_what_it_lacks(monkeypatch, tmp_path, code, release, said):
+    package = tmp_path / "torch_neuronx"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"{code}raise ImportError('it was imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(packages, "version", lambda _: release)
+    assert packages.torch_neuron().startswith(said)
+    assert bool(packages.torch_neuron()) == bool(said)
+    rows = [row for row in machine.doctor() if row[0] == "torch-neuronx"]
+    assert [row[1] for row in rows] == ([] if release == "1.0" else ["absent" if said else "ok"])
+
+
+SIZES = Sizes(height=64, width=32, batch=2, images=3, spread=False, dynamic=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "call", "said"),
+    [
+        ({}, {"prompt": ["a", "b"], "height": 64, "width": None}, ""),
+        ({}, {"prompt": ["a", "b"], "height": 32}, "height 32"),
+        ({}, {"prompt": ["a", "b"], "width": 64}, "width 64"),
+        ({}, {"prompt": "a"}, "a batch of 1"),
+        ({}, {"prompt": ["a"] * 4}, "a batch of 4"),
+        ({}, {"prompt": ["a", "b"], "num_images_per_prompt": 1}, "images for each prompt: 1"),
+        ({"spread": True}, {"prompt": ["a"] * 4}, ""),
+        ({"dynamic": True}, {"prompt": ["a"] * 6}, ""),
+        (
+            {"dynamic": True},
+            {"prompt": ["a"], "num_images_per_prompt": 4},
+            "a batch of 1, images for each prompt: 4",
+        ),
+    ],
+)
+def test_a_call_is_covered_if_it_has_the_sizes_that_were_compiled(changes, call, said):
+    assert replace(SIZES, **changes).uncovered(call) == said
+
+
+def test_a_sample_that_was_not_compiled_for_is_refused_before_the_compiler_runs(tmp_path):
+    recipe = ck.Recipe.from_steps(
+        "neuron{height=64, width=64}", device="neuron", sample={"prompt": "a cat", "height": 32}
+    )
+    with pytest.raises(ck.StepError, match="the sample asks for height 32; compiled is height 64"):
+        ck.build(recipe, tiny_pipeline("sd"), tmp_path / "sd", cache=False, progress=False)
 
 
 def test_plain_modules_are_refused(tmp_path):

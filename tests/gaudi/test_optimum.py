@@ -39,6 +39,26 @@ G1 = (
         before = counted()
         answer[kind] = [apart(draw(made(kind)), draw(pipeline)), between(before), row["class"]]
 
+    pipeline, row = apply(ddim(), {"engine": "optimum"})
+    other = ddim()
+    with torch.no_grad():
+        for tensor in other.unet.parameters():
+            tensor.mul_(1.5)
+    pipeline.unet.load_state_dict(other.unet.state_dict(), assign=True)
+    before = counted()
+    answer["replaced"] = [apart(draw(ddim()), draw(other)), apart(draw(other), draw(pipeline)),
+                          between(before)]
+    before = counted()
+    answer["more steps"] = [raised(draw, pipeline, num_inference_steps=20), between(before)]
+    flux = apply(made("flux"), {"engine": "optimum"})[0]
+    other = made("flux")
+    with torch.no_grad():
+        for tensor in other.transformer.parameters():
+            tensor.mul_(1.2)
+    flux.transformer.load_state_dict(other.transformer.state_dict(), assign=True)
+    answer["replaced in flux"] = [apart(draw(made("flux")), draw(other)),
+                                  apart(draw(other), draw(flux))]
+
     x, row = apply(ddim(), {"engine": "optimum", "batch_size": 4})
     answer["strict"] = raised(draw, x, height=96)
     x, row = apply(ddim(), {"engine": "optimum", "batch_size": 4, "recompiles": "allow"})
@@ -140,7 +160,21 @@ def test_the_last_batch_is_padded_and_equal(first):
     assert "1 graph compiled after the warm-up, in a call of the pipeline" in first["strict"]
 
 
-def test_throughput_counts_pictures_and_not_what_pads_a_batch(first):
+def test_replaced_weights_are_captured_anew(first):
+    differs, difference, counted = first["replaced"]
+    assert differs > 100 * CLOSE
+    assert difference < CLOSE
+    assert counted["captures"] == 1
+    differs, difference = first["replaced in flux"]
+    assert differs > 100 * CLOSE
+    assert difference < CLOSE
+
+
+def test_a_call_of_more_steps_than_the_warm_up_is_no_new_size(first):
+    assert first["more steps"] == ["nothing", {"captures": 0, "replays": 20}]
+
+
+def test_g3_throughput_counts_pictures_and_not_what_pads_a_batch(first):
     assert first["bench"] == [[1, 1], [3, 3]]
 
 

@@ -38,11 +38,13 @@ def test_a_bundle_is_built_and_loaded_in_a_new_process(tmp_path_factory):
     target = str(folder / "sd")
     error, recipes, release, want, is_imported = session(folder, BUILD, TARGET=target)
     assert error < CLOSE
-    assert (recipes, release, is_imported) == (2, "1.21.2", False)
+    assert (release, is_imported) == ("1.21.2", False)
+    assert recipes > 2  # two captures, and what lies between them
     got, kind, compiled, hits, captures = session(folder, LOAD, TARGET=target)
     assert np.abs(np.array(got) - np.array(want)).max() < CLOSE
     assert kind == "GaudiStableDiffusionPipeline"
-    assert (compiled, hits, captures) == (0, 2, 0)
+    assert (compiled, captures) == (0, 0)
+    assert hits > 2
 
 
 MUTATED = """

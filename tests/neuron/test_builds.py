@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from neuron.conftest import SAMPLE
@@ -72,6 +74,54 @@ def test_what_changed_is_never_served_from_the_cache(models, build, tmp_path, co
         change(model, adapter)
         build(model, tmp_path / change.__name__, **options)
         assert compiled() == 5
+
+
+TWICE = """
+import json, sys
+import compilekit as ck
+
+recipe, model, target = sys.argv[1:]
+built = ck.build(ck.Recipe.parse(recipe), model, target, progress=False)
+print(json.dumps([hash("a"), built.manifest.whole.details["class"]]))
+"""
+
+
+def test_another_process_copies_what_was_built(models, standin, tmp_path, compiled):
+    adapters = [lora(tmp_path / "one", seed=1), lora(tmp_path / "two", seed=2)]
+    said = [{"source": str(path), "weight_name": "adapter.safetensors"} for path in adapters]
+    recipe = {
+        "compilekit": 1,
+        "target": {"device": "neuron"},
+        "steps": [{"neuron": {"height": 64, "width": 64, "auto_cast": "none", "lora": said}}],
+    }
+    hashes, counts = [], []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", TWICE, json.dumps(recipe), models("sd"), tmp_path / seed]
+        variables = {"PYTHONHASHSEED": seed, "COMPILEKIT_CACHE": str(tmp_path / "cache")}
+        done = subprocess.run(
+            command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        hashes.append(json.loads(done.stdout.splitlines()[-1])[0])
+        counts.append(compiled())
+    assert hashes[0] != hashes[1]
+    assert counts == [4, 0]
+
+
+def test_n13_the_compiled_folder_is_pushed_as_optimum_neuron_reads_it(bundles):
+    pushed = []
+    hub = SimpleNamespace(
+        create_repo=lambda *_, **__: None, upload_folder=lambda **said: pushed.append(said)
+    )
+    bundle = bundles("four").path
+    ck.push(bundle, "me/sd", api=hub)
+    (said,) = pushed
+    assert (said["repo_id"], said["folder_path"]) == ("me/sd", str(bundle))
+    parts = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
+    code = {f"{part}/{name}" for part in parts for name in ("model.neuron", "config.json")}
+    assert {"model_index.json", "scheduler/scheduler_config.json", *code} <= {
+        *said["allow_patterns"]
+    }
 
 
 def test_a_compiler_that_fails_is_shown_whole_and_leaves_nothing(

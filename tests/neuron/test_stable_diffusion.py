@@ -34,6 +34,12 @@ def found(sd, models, there):
             "error": apart(one, draw(other, num_images_per_prompt=4)),
             "guided": apart(one, draw(pipe, guidance_scale=2.0)),
         }
+        prompts = ["a cat", "a dog"]
+        answer["refused"] = [
+            raised(draw, pipe, **said)
+            for said in ({"height": 32}, {"width": 32}, {"prompt": prompts},
+                         {"num_images_per_prompt": 1}, {"height": 64, "width": 64})
+        ]
         from optimum.neuron import NeuronStableDiffusionPipeline
         alone = NeuronStableDiffusionPipeline.from_pretrained(bundle)
         answer["upstream alone"] = apart(one, draw(alone, num_images_per_prompt=4))
@@ -52,6 +58,20 @@ def test_n1_the_four_pictures_of_a_prompt_are_those_of_diffusers(sd, found):
 
 def test_n3_the_guidance_scale_changes_the_picture(found):
     assert found["guided"] > 100 * CLOSE
+
+
+def test_a_size_that_was_not_compiled_is_refused_by_name(found):
+    *refused, covered = found["refused"]
+    compiled = (
+        "compiled is height 64, width 64, a batch of 1, and images for each prompt: 4: call it so, "
+        "or build a bundle for that size"
+    )
+    what = ("height 32", "width 32", "a batch of 2", "images for each prompt: 1")
+    assert refused == [
+        f"UncoveredCallError: NeuronStableDiffusionPipeline: called with {said}; {compiled}"
+        for said in what
+    ]
+    assert covered == "nothing"
 
 
 def test_plain_optimum_neuron_loads_the_folder_too(found):

@@ -27,7 +27,7 @@ def other(write, monkeypatch):
         "python",
         f"""\
         #!/bin/sh
-        PYTHONPATH='{STANDIN}' PATH="{STANDIN / "bin"}:{OTHER}:$PATH" exec {OTHER / "python"} "$@"
+        PYTHONPATH='{STANDIN}' PATH="{STANDIN / "bin"}:$PATH" exec {OTHER / "python"} "$@"
         """,
     )
     path.chmod(0o755)
@@ -50,7 +50,8 @@ def test_a_build_works_through_the_other_interpreter_and_loads_only_there(other,
     built = build(tmp_path / "sd", engine="optimum", gaudi_config="Habana/stable-diffusion-2")
     assert built.manifest.whole.error < 1e-4
     details = built.manifest.whole.details
-    assert (details["versions"]["optimum-habana"], details["recipes"]) == ("1.21.2", 1)
+    assert details["versions"]["optimum-habana"] == "1.21.2"
+    assert details["recipes"] > 0
     assert details["versions"]["transformers"] != installed_version("transformers")
     done = CliRunner().invoke(app, ["run", str(tmp_path / "sd"), "-o", str(tmp_path / "out")])
     assert done.exit_code == 3

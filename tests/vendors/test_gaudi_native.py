@@ -349,7 +349,7 @@ def test_migration_that_is_on_is_refused(there):
 
 
 @pytest.mark.full
-def test_bench_warms_up_each_batch_and_counts_pictures(there):
+def test_g3_bench_warms_up_each_batch_and_counts_pictures(there):
     answer = there("""
         pipeline = made("sd")
         found = ck.bench(recipe(), pipeline, batches=(1, 4), runs=1, progress=False)

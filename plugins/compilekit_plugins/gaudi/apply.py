@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import compilekit as ck
 from compilekit_plugins.gaudi import machine
-from compilekit_plugins.gaudi.guard import watched
+from compilekit_plugins.gaudi.guard import Watched
 from compilekit_plugins.gaudi.native import Native
+from compilekit_plugins.gaudi.worker import recipes
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -18,7 +19,8 @@ def native(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepResu
     """Stock diffusers: put graphs in the places of entry points, and warm them up."""
     running = machine.told(lambda: Native(model, options, context.step.key), context.step.key)
     running.install(context.components, context.step.components)
-    running.warm_up(context.calls, context.run, context.progress)
+    calls = list(map(recipes.several_steps, context.calls))
+    running.warm_up(calls, context.run, context.progress)
     captured = running.captured()
     return ck.StepResult(
         matched=captured,
@@ -42,8 +44,8 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
     model.subject = machine.told(lambda: vendor.gaudi_pipeline(model.subject, kind, values), key)
     for number, call in enumerate(context.calls, 1):
         context.progress(f"warming up {number} of {len(context.calls)}")
-        context.run(call)
-    guard = watched(model.subject, key, options.recompiles)
+        context.run(recipes.several_steps(call))
+    watched = Watched(model.subject, key, options.recompiles)
     names = {name: [type(module).__name__] for name, module in model.modules.items()}
     replaced: dict[str, list[str]] = {}
     for path, processor in _processors(model).items():
@@ -61,10 +63,7 @@ def optimum(model: Model, options: Gaudi, context: ck.StepContext) -> ck.StepRes
                 name for name, forward in _forwards().items() if forward is not forwards[name]
             ],
         },
-        late_details=lambda: {
-            **vendor.report(model.subject),
-            "compiled_after_warm_up": guard.again,
-        },
+        late_details=lambda: {**vendor.report(model.subject), **watched.report()},
         not_savable=dict.fromkeys(names, "made a pipeline of optimum-habana out of it"),
     )
 

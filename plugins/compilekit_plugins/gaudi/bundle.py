@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import compilekit as ck
 from compilekit_plugins import elsewhere
 from compilekit_plugins.gaudi import machine
-from compilekit_plugins.gaudi.guard import watched
+from compilekit_plugins.gaudi.guard import Watched
 from compilekit_plugins.gaudi.stage import request_of
 from compilekit_plugins.gaudi.worker import config, driver, environment, packages, recipes
 from compilekit_plugins.gaudi.worker.job import running_of
@@ -69,21 +69,28 @@ def load(part: ck.StoredPart, options: Gaudi, key: str) -> Any:
     cache = environment.recipes()
     if is_fresh and cache is not None:
         recipes.spread(part.folder, cache)
-    before = driver.compilations()
     kind, dtypes = part.pipeline or part.details["class"], part.details["dtypes"]
     values = options.model_dump(mode="json")
     running = machine.told(lambda: running_of(part.folder, kind, values, dtypes, key), key)
+    driver.flush()
+    before = driver.compilations()
     calls, seed = recipes.calls(part.folder)
     machine.told(lambda: running.warm_up(calls, seed, lambda _: None), key)
     after = driver.compilations()
-    if is_fresh and before is not None and after is not None and after > before:
+    if before is None or after is None:
+        warnings.warn(
+            f"{part.folder}: whether its recipes serve is not known: this driver package does not "
+            "count what it compiles",
+            stacklevel=2,
+        )
+    elif is_fresh and after > before:
         _act(
             options,
             f"{part.folder}: {after - before} of its graphs were compiled anew, though the stack "
             "is the one that built it: its recipes do not serve",
         )
     if options.engine == "optimum":
-        watched(running.subject, key, options.recompiles)
+        Watched(running.subject, key, options.recompiles)
     return running.subject
 
 

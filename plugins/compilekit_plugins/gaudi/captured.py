@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -36,8 +37,11 @@ from compilekit_plugins.gaudi.weights import Watch
 pytree = torch_internals.pytree()
 
 
-Ready = Callable[[Sequence[Any]], Any]
-"""Answers one kind of call: a graph, or compiled code. Nothing of an answer is written to again."""
+Ready = Callable[[Sequence[Any], Callable[[], None]], Any]
+"""Answers one kind of call: a graph, or compiled code. Nothing of an answer is written to again.
+
+It is given the leaves, and what to call before the part that must compile nothing.
+"""
 
 Maker = Callable[[Callable[..., Any], Sequence[Any], Any, str], Ready]
 """Captures or compiles: a function, the leaves and structure of its arguments, and its title."""
@@ -107,10 +111,7 @@ class Captured:
         if self.inside.now:
             return self._python(*args, **kwargs)
         with self._lock, self.inside.entered(), self.around():
-            self.guard.start()
-            result = self._answer(args, kwargs)
-            self.guard.check(self.entry.name)
-            return result
+            return self._answer(args, kwargs)
 
     def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, structure = pytree.tree_flatten((args, kwargs))
@@ -133,8 +134,9 @@ class Captured:
             return self._eagerly(self._uncaptured[key], args, kwargs)
         if key in self._ready:
             self._ready.move_to_end(key)
-            result = self._ready[key](leaves)
+            result = self._ready[key](leaves, self.guard.start)
             self.counts.replays += 1
+            self.guard.check(self.entry.name)
             return result
         return self._first(key, leaves, structure)
 
@@ -177,9 +179,9 @@ class Captured:
     def _first(self, key: Key, leaves: Sequence[Any], structure: Any) -> Any:
         """The first call of a kind: run once as it is, to see whether it can be captured."""
         args, kwargs = pytree.tree_unflatten(list(leaves), structure)
-        with Probe() as probe:
+        with Probe(place := _place(self.entry.owner)) as probe:
             result = self._python(*args, **kwargs)
-        why = probe.why or _uncloneable(result)
+        why = _on_host(leaves, place) or probe.why or _uncloneable(result)
         self._covered.add(key)
         if why:
             if self.named:
@@ -190,7 +192,6 @@ class Captured:
         self._make_room()
         self._ready[key] = self.make(self._python, leaves, structure, self._title)
         self.counts.captures += 1
-        self.guard.start()  # this one was asked for
         return result
 
     def _make_room(self) -> None:
@@ -215,6 +216,23 @@ def _joined(column: Sequence[Any], rows: int) -> Any:
     if not isinstance(first, torch.Tensor) or not first.dim():
         return first
     return torch.cat(list(column)) if sum(part.shape[0] for part in column) == rows else first
+
+
+def _place(owner: torch.nn.Module) -> str:
+    """The kind of device that a module is on; empty if it has no weights."""
+    weights = itertools.chain(owner.parameters(), owner.buffers())
+    return next((weight.device.type for weight in weights), "")
+
+
+def _on_host(leaves: Sequence[Any], place: str) -> str:
+    """Why a call's arguments cannot be a graph's inputs: a replay copies none from the host."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    other = [tensor for tensor in tensors if place and tensor.device.type != place]
+    if not other:
+        return ""
+    return (
+        f"it is given a tensor {list(other[0].shape)} on {other[0].device.type}: move it to {place}"
+    )
 
 
 def _uncloneable(result: Any) -> str:

@@ -51,10 +51,11 @@ class Graph:
                 f"be ended ({type(second).__name__}: {second})"
             )
 
-    def __call__(self, leaves: Sequence[Any]) -> Any:
+    def __call__(self, leaves: Sequence[Any], begin: Callable[[], None]) -> Any:
         """Replay it for other tensors."""
         with driver.hpu().stream(self._stream):
             copy_into(self._inputs, leaves)
+            begin()
             self._graph.replay()
             return pytree.tree_map(_copied, self._outputs)
 
@@ -79,10 +80,11 @@ class Compiled:
         del where
         self._structure = structure
         self._code = torch.compile(function, backend="hpu_backend", dynamic=False)
-        self(leaves)
+        self(leaves, lambda: None)
 
-    def __call__(self, leaves: Sequence[Any]) -> Any:
+    def __call__(self, leaves: Sequence[Any], begin: Callable[[], None]) -> Any:
         """Run it."""
+        begin()
         args, kwargs = pytree.tree_unflatten(list(leaves), self._structure)
         # torch gives up, without a word, on a function that was compiled eight times.
         with torch_internals.dynamo_config().patch(recompile_limit=1024):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -107,7 +106,7 @@ def judge(field: str, built: str, here: str) -> Severity | None:
 
 def ingredients(options: Gaudi) -> dict[str, str] | None:
     """What recipes are made of beside the model and the options."""
-    if options.engine == "optimum" and python_of(options.python) != sys.executable:
+    if options.engine == "optimum" and elsewhere.is_other(python_of(options.python)):
         return None  # what the other interpreter has is not known here
     return {**packages.stamps(), **packages.versions()}
 

@@ -61,7 +61,7 @@ class Native:
         for number, call in enumerate(calls, 1):
             say(f"warming up {number} of {len(calls)}: {shown(call)}")
             run(call)
-        self.guard.is_sealed = True
+        self.guard.seal()
 
     def captured(self) -> dict[str, list[str]]:
         """The entry points that have graphs, by component."""
@@ -86,8 +86,7 @@ class Native:
         return {
             # Those that were called at all.
             "graphs": {name: count for name, count in counts.items() if any(count.values())},
-            "graph_compilations": driver.compilations(),
-            "compiled_after_warm_up": self.guard.again,
+            **self.guard.report(),
             **({"recipe_cache": cache} if cache else {}),
         }
 

@@ -19,11 +19,15 @@ _Mode: Any = torch_internals.dispatch_mode()
 
 
 class Probe(_Mode):  # type: ignore[misc]
-    """Runs operations as they are, and notes the first that cannot be captured."""
+    """Runs operations as they are, and notes the first that cannot be captured.
 
-    def __init__(self) -> None:
+    place: the kind of device that is captured; empty if it is not known.
+    """
+
+    def __init__(self, place: str = "") -> None:
         super().__init__()
         self.why = ""
+        self._place = place
 
     def __torch_dispatch__(
         self,
@@ -35,9 +39,18 @@ class Probe(_Mode):  # type: ignore[misc]
         """One operation."""
         del types
         kwargs = kwargs or {}
+        if not self.why and self._place and _is_elsewhere((args, kwargs), self._place):
+            self.why = f"it works on a tensor that is not on {self._place} ({func})"
         if not self.why and not _is_fixed(func, args, kwargs):
             self.why = next((f"it {why} ({func})" for tag, why in REFUSED if tag in func.tags), "")
         return func(*args, **kwargs)
+
+
+def _is_elsewhere(arguments: Any, place: str) -> bool:
+    """Whether an operation reads a tensor of another device. Those without sizes are constants."""
+    leaves = torch_internals.pytree().tree_flatten(arguments)[0]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return any(tensor.dim() and tensor.device.type != place for tensor in tensors)
 
 
 def _is_fixed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -32,7 +32,7 @@ def request_of(
         if options.engine == "optimum":
             older_readers.rewrite(destination / "model")
         _json(destination / config.NAME, config.read(options.gaudi_config))
-    calls = [_plain(call, destination, key) for call in context.calls]
+    calls = [_plain(recipes.several_steps(call), destination, key) for call in context.calls]
     if not context.preflight:
         _json(destination / recipes.WARM_UP, {"seed": context.seed, "calls": calls})
     kinds = {name: float_dtype(module) for name, module in model.modules.items()}

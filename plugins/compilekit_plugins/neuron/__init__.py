@@ -100,6 +100,6 @@ def load_compiled(part: ck.StoredPart, context: ck.StepContext) -> Any:
 
     kind = part.pipeline or part.details["class"]
     try:
-        return load(part.folder, kind, options.data_parallel)
+        return load(part.folder, kind, options.data_parallel, uncovered=ck.UncoveredCallError)
     except Fault as error:
         raise ck.ModelError(f"{context.step.key}: {error}") from error

@@ -21,8 +21,10 @@ FAMILY = {"inf2": "trn1", "trn1": "trn1", "trn1n": "trn1", "trn2": "trn2"}
 COMPILER = ("neuronx-cc", "torch-neuronx", "libneuronxla", "neuronx-distributed")
 
 INSTALL = (
-    'python -m pip install "optimum-neuron[neuronx,diffusers]==0.4.5", with the package index that '
-    "AWS's Neuron guide names as --extra-index-url"
+    'make an environment for it alone, since it pins older libraries: "python3.11 -m venv neuron", '
+    "then \"neuron/bin/python -m pip install 'optimum-neuron[neuronx,diffusers]==0.4.5'\", "
+    "with the Neuron pip repository of AWS's guide as --extra-index-url, and name its interpreter "
+    f"in {PYTHON}"
 )
 DRIVER = "aws-neuronx-dkms and aws-neuronx-runtime-lib, from AWS's package repository"
 
@@ -52,7 +54,9 @@ def fingerprint() -> dict[str, str]:
 def missing() -> str:
     """Why a compiled pipeline cannot be loaded by this interpreter; empty if it can."""
     lacks = [*packages.absent(), *packages.placeholders()]
-    return elsewhere.lacking(", ".join(lacks), PYTHON, INSTALL) if lacks else ""
+    if lacks:
+        return elsewhere.lacking(", ".join(lacks), PYTHON, INSTALL)
+    return packages.torch_neuron()
 
 
 def judge(field: str, built: str, here: str) -> Severity | None:
@@ -80,12 +84,15 @@ def doctor() -> Iterator[tuple[str, str, str, str]]:
     where = f"to run, on Inf2 or Trn1: {DRIVER}; to build, none is needed"
     yield elsewhere.row("device", instance(), where)
     empty, absent = packages.placeholders(), packages.absent()
+    other = packages.torch_neuron()
     for name in ("optimum-neuron", *packages.SDK):
-        if name not in (*empty, *absent):
+        if name not in (*empty, *absent) and not (name == "torch-neuronx" and other):
             yield name, "ok", packages.version(name), ""
     lacks = [*absent, *(f"{name} (an empty placeholder is there)" for name in empty)]
     if lacks:
         yield "packages", "absent", "", f"no {', '.join(lacks)}: {INSTALL}"
+    if other:
+        yield "torch-neuronx", "absent", packages.version("torch-neuronx"), other
     oldest, newest = (3, 10), (3, 12)
     if not oldest <= sys.version_info < newest:
         version = ".".join(map(str, sys.version_info[:2]))

@@ -80,7 +80,7 @@ class Neuron(ck.Options):
     ip_adapter: IPAdapter | None = None
     unet: str = ""
     fuse_softmax: bool = True
-    validation: bool = True
+    validation: bool = False
     python: str = ""
     time_limit: Size = 14400
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import compilekit as ck
 from compilekit_plugins import older_readers
 from compilekit_plugins.neuron.options import Neuron
+from compilekit_plugins.neuron.worker.sizes import Sizes
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -23,6 +24,7 @@ def request_of(
     key = context.step.key
     if not model.is_pipeline:
         raise ck.StepError(f"{key}: it compiles pipelines, not plain modules")
+    _fit(options, context)
     context.progress("saving the model for the worker")
     model.subject.save_pretrained(context.scratch / STAGED, safe_serialization=True)
     older_readers.rewrite(context.scratch / STAGED)
@@ -41,6 +43,23 @@ def request_of(
         "level": context.preflight,
         "force": context.force,
     }
+
+
+def _fit(options: Neuron, context: ck.WholeContext) -> None:
+    """Look whether what is compiled can draw the sample: before hours of work, not after."""
+    sizes = Sizes(
+        height=options.height,
+        width=options.width,
+        batch=options.batch_size,
+        images=options.num_images_per_prompt,
+        spread=options.data_parallel in ("all", "auto"),
+        dynamic=options.dynamic_batch,
+    )
+    if context.sample and (what := sizes.uncovered(context.sample)):
+        raise ck.StepError(
+            f"{context.step.key}: the sample asks for {what}; compiled is {sizes}: change one of "
+            "them"
+        )
 
 
 def _options(options: Neuron) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from compilekit.workers.faults import check_machine
+from compilekit.workers.faults import MachineFault, check_machine
 
-from . import config, environment, packages, recipes
+from . import config, driver, environment, packages, recipes
 
 
 def answer(request: dict[str, Any], say: Any) -> dict[str, Any]:
@@ -27,13 +28,21 @@ def answer(request: dict[str, Any], say: Any) -> dict[str, Any]:
     say("loading the pipeline onto the device")
     running = running_of(folder, request["class"], options, request["dtypes"], request["key"])
     running.warm_up(request["calls"], request["seed"], say)
+    driver.flush()
     seconds = time.perf_counter() - start
     say("drawing the sample")
+    drawn = _drawn(running, request, scratch / "drawn.npy")
+    count = recipes.collect(environment.recipes(), folder)
+    if not count:
+        raise MachineFault(
+            "the driver stored no recipe, so there is nothing to build: "
+            f"{environment.CACHE} was {os.environ.get(environment.CACHE)}"
+        )
     return {
         "stamps": packages.stamps(),
         "versions": packages.versions(),
-        "drawn": _drawn(running, request, scratch / "drawn.npy"),
-        "recipes": recipes.collect(environment.recipes(), folder),
+        "drawn": drawn,
+        "recipes": count,
         "seconds_to_warm_up": seconds,
         "report": running.report(),
     }

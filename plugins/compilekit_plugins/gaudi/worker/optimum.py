@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compilekit.workers.faults import Fault, MachineFault, ModelFault
 
-from . import config, driver, recipes
+from . import config, driver, packages, recipes
 
 MODEL = "model"
 
@@ -79,10 +81,20 @@ def gaudi_pipeline(stock: Any, kind: str, options: Mapping[str, Any]) -> Any:
 
 
 def _library() -> Any:
+    """optimum-habana. While it is imported it asks `pip list`, which must be this interpreter's."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), before]))
     try:
         import optimum.habana.diffusers
     except ImportError as error:
         raise MachineFault(f"optimum-habana cannot be imported: {error}") from error
+    except IndexError as error:
+        raise MachineFault(
+            f"optimum-habana asks `pip list` for {packages.PLUGIN}, and gets no answer for "
+            f"{sys.executable}: give that interpreter a pip (python -m ensurepip)"
+        ) from error
+    finally:
+        os.environ["PATH"] = before
     return optimum.habana.diffusers
 
 
@@ -150,7 +162,6 @@ def report(subject: Any) -> dict[str, object]:
     counts = driver.cache_counts()
     return {
         "graphs": {} if cache is None else {"denoiser": {"captures": len(cache)}},
-        "graph_compilations": driver.compilations(),
         **({"recipe_cache": counts} if counts else {}),
     }
 
@@ -180,6 +191,7 @@ class Running:
         for number, call in enumerate(calls, 1):
             say(f"warming up {number} of {len(calls)}")
             self.draw(call, seed)
+        driver.flush()
 
     def draw(self, call: Mapping[str, Any], seed: int) -> Any:
         """The pictures of one call; None if it gives none."""

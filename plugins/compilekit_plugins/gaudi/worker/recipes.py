@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER, WARM_UP, PICTURES = "recipes", "warm_up.json", "warm_up"
+STEPS = 5
+"""Steps of a warm-up: a multi-step scheduler of order 4 has seen all that it does by then."""
+
 PLAIN = "all"
 """The name in a bundle of what lies in the cache's own folder, without a rank behind its name."""
 
@@ -31,6 +34,16 @@ def spread(bundle: Path, cache: Path) -> None:
     for folder in (bundle / FOLDER).glob("*"):
         rank = "" if folder.name == PLAIN else folder.name
         shutil.copytree(folder, cache.parent / f"{cache.name}{rank}", dirs_exist_ok=True)
+
+
+def several_steps(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of the warm-up, with more denoising steps than the fewest that it can have.
+
+    What schedulers do between two calls of the denoiser differs in the first steps, and lazy mode
+    compiles it too.
+    """
+    steps = call.get("num_inference_steps")
+    return {**call, "num_inference_steps": STEPS * steps} if isinstance(steps, int) else dict(call)
 
 
 def calls(bundle: Path) -> tuple[list[dict[str, Any]], int]:

@@ -7,12 +7,18 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from compilekit.workers.faults import Fault
+
 from .fix import fix
+from .sizes import Sizes
 
 BASE = "optimum.neuron.modeling_diffusion:NeuronDiffusionPipelineBase"
 
 WANTED: dict[str, str] = {"parallel": ""}
 """How the next pipeline is to be spread over the cores; empty leaves it to upstream."""
+
+UNCOVERED = "_compilekit_uncovered"
+"""The attribute of a pipeline that holds the class of errors for calls of another size."""
 
 
 @fix(
@@ -116,6 +122,38 @@ def _guidance_is_said(call: Callable[..., Any], pipeline: Any, *args: Any, **kwa
             "pass guidance_scale=0"
         )
     return call(pipeline, *args, **kwargs)
+
+
+@fix(
+    "sizes-are-said",
+    when="load",
+    place=(BASE, "__call__"),
+    wrong="`height` and `width` of a call are dropped without a word, and another batch is an "
+    "error about shapes",
+)
+def _sizes_are_said(call: Callable[..., Any], pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+    names = list(inspect.signature(pipeline.auto_model_class.__call__).parameters)[1:]
+    sizes = _sizes(pipeline)
+    if what := sizes.uncovered({**dict(zip(names, args, strict=False)), **kwargs}):
+        raise vars(pipeline).get(UNCOVERED, Fault)(
+            f"{type(pipeline).__name__}: called with {what}; compiled is {sizes}: call it so, or "
+            "build a bundle for that size"
+        )
+    for name in ("height", "width"):
+        kwargs.pop(name, None)
+    return call(pipeline, *args, **kwargs)
+
+
+def _sizes(pipeline: Any) -> Sizes:
+    compiled = (pipeline.unet or pipeline.transformer).config.neuron
+    return Sizes(
+        height=compiled["static_height"] * pipeline.vae_scale_factor,
+        width=compiled["static_width"] * pipeline.vae_scale_factor,
+        batch=compiled["static_batch_size"] // pipeline.num_images_per_prompt,
+        images=pipeline.num_images_per_prompt,
+        spread=pipeline.data_parallel_mode == "all",
+        dynamic=pipeline.dynamic_batch_size,
+    )
 
 
 @fix(

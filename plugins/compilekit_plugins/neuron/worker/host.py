@@ -39,6 +39,7 @@ class Facts:
     versions: dict[str, str]
     placeholders: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    torch_neuron: str = ""
     device: bool = False
 
 
@@ -56,6 +57,7 @@ def facts(model: Path, root: Path = Path("/")) -> Facts:
         versions=packages.versions(),
         placeholders=packages.placeholders(),
         absent=packages.absent(),
+        torch_neuron=packages.torch_neuron(),
         device=has_device(root / "proc/devices"),
     )
 
@@ -107,6 +109,8 @@ def _packages(known: Facts) -> Iterator[tuple[bool, str]]:
             "these names; the real ones come from AWS's own index (see `compilekit doctor`)"
         )
         yield True, text
+    if known.torch_neuron:
+        yield True, known.torch_neuron
     if known.absent:
         how = "`compilekit doctor` says where they come from"
         yield True, f"not installed for {sys.executable}: {', '.join(known.absent)}; {how}"

@@ -10,6 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from compilekit.workers.faults import Fault
+
 DRIVER = re.compile(r"^\s*\d+\s+neuron\s*$", re.MULTILINE)
 
 
@@ -21,19 +23,28 @@ def has_device(devices: Path = Path("/proc/devices")) -> bool:
         return False
 
 
-def load(folder: Path, kind: str, parallel: str, without: Collection[str] = ()) -> Any:
+def load(
+    folder: Path,
+    kind: str,
+    parallel: str,
+    without: Collection[str] = (),
+    uncovered: type[Exception] = Fault,
+) -> Any:
     """Make a compiled folder ready.
 
     kind: diffusers' name of the pipeline's class.
     parallel: how it is spread over the cores: "unet", "all", "none"; "auto" leaves it to the model.
+    uncovered: what a call of another size raises.
     """
     from .fixes import mend
-    from .fixes_load import WANTED
+    from .fixes_load import UNCOVERED, WANTED
     from .model import neuron_class
 
     mend("load", without)
     WANTED["parallel"] = "" if parallel == "auto" else parallel
     try:
-        return neuron_class(kind).from_pretrained(str(folder))
+        pipeline = neuron_class(kind).from_pretrained(str(folder))
     finally:
         WANTED["parallel"] = ""
+    vars(pipeline)[UNCOVERED] = uncovered
+    return pipeline

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 LAZY = os.environ.get("PT_HPU_LAZY_MODE", "0") != "0"
 """Read once: whoever sets it later is too late, as with the real one."""
@@ -22,7 +24,21 @@ FAULT = ""
 
 DEVICES = {"HL-205": "GAUDI", "HL-225": "GAUDI2", "HL-325": "GAUDI3"}
 
-counts = {"compilations": 0, "hits": 0, "misses": 0, "mark_step": 0, "captures": 0, "replays": 0}
+gathering = False
+"""Whether lazy mode gathers what runs: from the first capture on, and in none and no replay.
+
+What runs before the first capture is loading, and tensors are all on the CPU here.
+"""
+
+counts = {
+    "segments": 0,
+    "compilations": 0,
+    "hits": 0,
+    "misses": 0,
+    "mark_step": 0,
+    "captures": 0,
+    "replays": 0,
+}
 
 
 def device_name() -> str:
@@ -50,6 +66,32 @@ def compile_graph(lines: list[str]) -> None:
     counts["compilations"] += 1
     recipe.write_text(text, encoding="utf-8")
     recipe.with_suffix(".metadata").write_text(key, encoding="utf-8")
+
+
+_gathered: list[str] = []
+_segments: set[tuple[str, ...]] = set()
+
+
+def flush() -> None:
+    """End of a segment: it is compiled if none of its operations and shapes was there before."""
+    segment = tuple(_gathered)
+    _gathered.clear()
+    if segment and segment not in _segments:
+        _segments.add(segment)
+        counts["segments"] += 1
+        compile_graph(list(segment))
+
+
+class Lazily(TorchDispatchMode):
+    """Gathers operations by their shapes: all of them, since every tensor is on the CPU here."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if gathering:
+            leaves = tree_leaves((args, kwargs))
+            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            shapes = " ".join(f"{each.dtype}{tuple(each.shape)}" for each in tensors)
+            _gathered.append(f"{func} {shapes}")
+        return func(*args, **(kwargs or {}))
 
 
 class OnCpu(TorchFunctionMode):

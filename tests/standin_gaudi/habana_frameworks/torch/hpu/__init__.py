@@ -117,3 +117,5 @@ def empty_cache():
 
 torch._register_device_module("hpu", sys.modules[__name__])
 standin.OnCpu().__enter__()
+if standin.LAZY:
+    standin.Lazily().__enter__()

@@ -18,6 +18,8 @@ class HPUGraph:
     def capture_begin(self, dry_run=False):
         if _open:
             raise RuntimeError("a capture is open already in this process")
+        standin.flush()
+        standin.gathering = False
         self._recorder = _Recorder(self._steps)
         _open.append(self)
         self._recorder.__enter__()
@@ -26,6 +28,7 @@ class HPUGraph:
         if _open != [self]:
             raise RuntimeError("this capture is not open")
         _open.clear()
+        standin.gathering = True
         self._recorder.__exit__(None, None, None)
         standin.counts["captures"] += 1
         standin.compile_graph([step.line() for step in self._steps])
@@ -34,11 +37,14 @@ class HPUGraph:
         if _open:
             raise RuntimeError("a capture is open in this process")
         standin.counts["replays"] += 1
+        standin.flush()
         if standin.FAULT == "no-replay":
             return
+        before, standin.gathering = standin.gathering, False
         with torch.no_grad():
             for step in self._steps:
                 step.again()
+        standin.gathering = before
 
     def reset(self):
         self._steps.clear()
