@@ -13,7 +13,7 @@ EVERY = [*TINY_KINDS, *TINY_CLASSES]
 TELLING = [
     ("LTXPipeline", "qkv_fusion", "cannot use fused layers"),
     ("IFPipeline", "qkv_fusion", "cannot use fused layers"),
-    ("StableDiffusion3ControlNetPipeline", "qkv_fusion", "the sample does not call it"),
+    ("StableDiffusion3ControlNetPipeline", "qkv_fusion", ""),
     ("StableDiffusionPAGPipeline", "qkv_fusion", "the pipeline puts a PAG"),
     ("FluxControlNetPipeline", "qkv_fusion", ""),
     ("WanPipeline", "qkv_fusion", ""),
@@ -47,6 +47,16 @@ def test_every_step_leaves_every_pipeline_whole(kind, step, tmp_path):
 def test_a_block_of_every_denoiser_is_built_and_loaded(kind, tmp_path):
     done = built(kind, tmp_path)
     assert done.moved <= done.limit
+
+
+def test_a_fused_form_that_leaves_something_out_is_not_taken(sample):
+    pipeline = tiny_pipeline("sd3")
+    # The fused code of diffusers forgets these norms.
+    config = {**pipeline.transformer.config, "qk_norm": "rms_norm"}
+    pipeline.transformer = type(pipeline.transformer).from_config(config).eval()
+    recipe = ck.Recipe.from_steps("qkv_fusion{components=transformer}", sample=sample)
+    with pytest.raises(ck.NoMatchError, match="its fused form moves its output by"):
+        ck.apply(recipe, pipeline, progress=False)
 
 
 def test_fused_attention_cannot_be_unfused_one_by_one(sample):

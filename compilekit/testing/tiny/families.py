@@ -89,10 +89,16 @@ def _scheduler(name: str, **settings: Any) -> Callable[[Parts], Any]:
     return make
 
 
+def _union(components: Parts) -> Any:
+    from diffusers import ControlNetUnionModel
+
+    config = dict(ControlNetUnionModel.from_unet(components["unet"]).config)
+    narrow = {"num_trans_channel": 32, "num_proj_channel": 32, "num_trans_head": 2}
+    return ControlNetUnionModel.from_config(config | narrow)
+
+
 _CONTROL = {"controlnet": _of("ControlNetModel", "from_unet", "unet")}
-_UNION = {
-    "controlnet": _of("ControlNetUnionModel", "from_unet", "unet"),
-}
+_UNION = {"controlnet": _union}
 _MOTION = {
     "motion_adapter": (
         "MotionAdapter",
