@@ -39,6 +39,8 @@ SMALL = {
     "max_sequence_length": 16,
     "class_labels": [3],
     "control_mode": 0,
+    "max_area": 32 * 32,
+    "_auto_resize": False,
 }
 
 

@@ -89,15 +89,23 @@ def _scheduler(name: str, **settings: Any) -> Callable[[Parts], Any]:
     return make
 
 
+def _again(module: Any, **changes: Any) -> Any:
+    """A module of the same class, with another config."""
+    # `from_config` takes the defaults of the class for whatever the first was not given.
+    config = {name: value for name, value in module.config.items() if name[0] != "_"}
+    return type(module)(**config | changes)
+
+
 def _union(components: Parts) -> Any:
     from diffusers import ControlNetUnionModel
 
-    config = dict(ControlNetUnionModel.from_unet(components["unet"]).config)
-    narrow = {"num_trans_channel": 32, "num_proj_channel": 32, "num_trans_head": 2}
-    return ControlNetUnionModel.from_config(config | narrow)
+    wide = ControlNetUnionModel.from_unet(components["unet"], **_HALVES)
+    return _again(wide, num_trans_channel=32, num_proj_channel=32, num_trans_head=2)
 
 
-_CONTROL = {"controlnet": _of("ControlNetModel", "from_unet", "unet")}
+_HALVES = {"conditioning_embedding_out_channels": (16, 32)}
+"""What a ControlNet makes of its picture is half as large, as the VAE's latents are."""
+_CONTROL = {"controlnet": _of("ControlNetModel", "from_unet", "unet", **_HALVES)}
 _UNION = {"controlnet": _union}
 _MOTION = {
     "motion_adapter": (
@@ -145,13 +153,9 @@ def _flux_in(channels: int) -> dict[str, Any]:
     """FLUX's transformer, with more channels in: those of a condition beside the latents."""
 
     def make(components: Parts) -> Any:
-        from diffusers import FluxTransformer2DModel
-
-        config = dict(components["transformer"].config)
-        out = config["in_channels"]
-        return FluxTransformer2DModel.from_config(
-            config | {"in_channels": channels, "out_channels": out}
-        )
+        transformer = components["transformer"]
+        out = transformer.config.in_channels
+        return _again(transformer, in_channels=channels, out_channels=out)
 
     return {"transformer": make}
 
@@ -202,8 +206,6 @@ FAMILIES: dict[str, Row] = {
     "StableDiffusionControlNetPAGInpaintPipeline": ("sd", _CONTROL),
     "StableDiffusionInstructPix2PixPipeline": _sd_like(in_channels=2 * LATENTS),
     "StableDiffusionPanoramaPipeline": ("sd", {}),
-    "StableDiffusionSAGPipeline": ("sd", {}),
-    "StableDiffusionLDM3DPipeline": ("sd", {}),
     "StableDiffusionUpscalePipeline": (
         "sd",
         {
@@ -232,7 +234,6 @@ FAMILIES: dict[str, Row] = {
     "StableDiffusionXLControlNetUnionImg2ImgPipeline": ("sdxl", _UNION),
     "StableDiffusionXLControlNetUnionInpaintPipeline": ("sdxl", _UNION),
     "StableDiffusion3Img2ImgPipeline": ("sd3", {}),
-    "StableDiffusion3InpaintPipeline": ("sd3", {}),
     "StableDiffusion3PAGPipeline": ("sd3", {}),
     "StableDiffusion3PAGImg2ImgPipeline": ("sd3", {}),
     "StableDiffusion3ControlNetPipeline": ("sd3", _SD3_CONTROL),
@@ -242,7 +243,7 @@ FAMILIES: dict[str, Row] = {
     "FluxKontextInpaintPipeline": ("flux", {}),
     "FluxControlPipeline": ("flux", _flux_in(8 * LATENTS)),
     "FluxControlImg2ImgPipeline": ("FluxControlPipeline", {}),
-    "FluxControlInpaintPipeline": ("flux", _flux_in(12 * LATENTS + 4)),
+    "FluxControlInpaintPipeline": ("FluxControlPipeline", {}),
     "FluxFillPipeline": ("flux", _flux_in(8 * LATENTS + 16)),
     "FluxControlNetPipeline": ("flux", _FLUX_CONTROL),
     "FluxControlNetImg2ImgPipeline": ("flux", _FLUX_CONTROL),
@@ -463,41 +464,6 @@ FAMILIES: dict[str, Row] = {
             ),
         },
     ),
-    "Kandinsky3Pipeline": (
-        "",
-        {
-            **_T5,
-            **_DDIM,
-            "unet": (
-                "Kandinsky3UNet",
-                {
-                    "in_channels": LATENTS,
-                    "block_out_channels": (32, 64),
-                    "layers_per_block": 1,
-                    "attention_head_dim": 16,
-                    "cross_attention_dim": 64,
-                    "encoder_hid_dim": T5_WIDTH,
-                    "time_embedding_dim": 64,
-                    "groups": 4,
-                },
-            ),
-            "movq": (
-                "VQModel",
-                {
-                    "block_out_channels": (32, 64),
-                    "down_block_types": ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-                    "up_block_types": ("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
-                    "latent_channels": LATENTS,
-                    "layers_per_block": 1,
-                    "norm_num_groups": 8,
-                    "norm_type": "spatial",
-                    "num_vq_embeddings": 12,
-                    "vq_embed_dim": LATENTS,
-                },
-            ),
-        },
-    ),
-    "Kandinsky3Img2ImgPipeline": ("Kandinsky3Pipeline", {}),
     "TextToVideoSDPipeline": (
         "sd",
         {
