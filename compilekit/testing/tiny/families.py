@@ -272,7 +272,6 @@ FAMILIES: dict[str, Row] = {
         },
     ),
     "ChromaImg2ImgPipeline": ("ChromaPipeline", {}),
-    "ChromaInpaintPipeline": ("ChromaPipeline", {}),
     "IFPipeline": (
         "",
         {**_T5, "unet": ("UNet2DConditionModel", _IF_UNET), "scheduler": _IF_SCHEDULER},
