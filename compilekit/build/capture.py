@@ -48,7 +48,7 @@ def settings(
     short: list[dict[str, Any]] = []
     for changes in ({}, *shapes):
         for guided in _guidances(model, sample, changes):
-            arguments = one_step(sized(model, sample, guided))
+            arguments = one_step(model, sized(model, sample, guided))
             if arguments not in short:
                 short.append(arguments)
     return [dict(sample), *short]

@@ -167,7 +167,9 @@ def _outward(tensor: torch.Tensor) -> torch.Tensor:
 def bytes_of(tensor: torch.Tensor) -> Any:
     """The values of a tensor in the order of memory, without gaps."""
     flat = _outward(tensor).contiguous().cpu().reshape(-1)
-    return flat.view(torch.uint8).numpy() if flat.numel() else b""
+    # One value that was expanded has a step of zero, and counts as contiguous.
+    stepped = flat.as_strided(flat.shape, (1,))
+    return stepped.view(torch.uint8).numpy() if flat.numel() else b""
 
 
 def read(path: Path, device: torch.device, *, copy: bool = False) -> dict[str, torch.Tensor]:

@@ -287,7 +287,9 @@ class Execution:
         """The sample with one denoising step, in every size of the recipe."""
         check_shapes(self.plan, self.model)
         calls = [sized(self.model, self.sample, size) for size in ({}, *self.plan.recipe.shapes)]
-        return tuple(one_step(call) if self.model.is_pipeline else call for call in calls)
+        return tuple(
+            one_step(self.model, call) if self.model.is_pipeline else call for call in calls
+        )
 
     def replay(self, component: str, *, exact: bool = False) -> int:
         """Run the recorded calls of a component or entry point, in the order of the sample."""

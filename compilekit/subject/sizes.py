@@ -90,11 +90,14 @@ def sized(
     return result
 
 
-def one_step(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def one_step(model: Model, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The same call with as few denoising steps as possible."""
     result = dict(arguments)
+    if "num_inference_steps" not in model.parameters:
+        return result
     # With a strength of 0.5, one step of two is taken.
-    strength = result.get("strength", 1)
+    usual = model.parameters.get("strength")
+    strength = result.get("strength", 1 if usual is None else usual.default)
     fits = isinstance(strength, int | float) and 0 < strength <= 1
     result["num_inference_steps"] = math.ceil(1 / strength) if fits else 1
     return result

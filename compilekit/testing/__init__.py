@@ -6,6 +6,6 @@ network nor a cache, and importing this module loads no torch.
 
 from __future__ import annotations
 
-from compilekit.testing.tiny import TINY_KINDS, tiny_pipeline, tiny_text_encoder
+from compilekit.testing.tiny import TINY_CLASSES, TINY_KINDS, tiny_pipeline, tiny_text_encoder
 
-__all__ = ["TINY_KINDS", "tiny_pipeline", "tiny_text_encoder"]
+__all__ = ["TINY_CLASSES", "TINY_KINDS", "tiny_pipeline", "tiny_text_encoder"]

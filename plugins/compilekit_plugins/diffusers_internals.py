@@ -43,6 +43,14 @@ def attention_backend(layer: Any) -> str:
     return str(getattr(backend, "value", backend))
 
 
+def fused_processor(attention: Any) -> Any:
+    """What computes attention from fused layers, where its own processor is not told of them."""
+    name = type(getattr(attention, "processor", None)).__name__.removesuffix("2_0")
+    module = importlib.import_module("diffusers.models.attention_processor")
+    make = getattr(module, f"Fused{name}2_0", None)
+    return make() if make and isinstance(attention, module.Attention) else None
+
+
 @contextlib.contextmanager
 def default_attention_kept() -> Iterator[None]:
     """Diffusers makes a component's backend that of all others too, for the whole process."""

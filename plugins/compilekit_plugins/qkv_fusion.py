@@ -2,24 +2,28 @@
 
 diffusers keeps the three layers in memory beside the fused one; here they are freed. So it
 cannot be undone in place, and a folder cannot hold the fused model.
+
+diffusers fuses whole models, and its fused code leaves out what some of them compute, or does not
+run. So each attention is tried by itself while the sample runs: its fused form must give the
+output of each call. What does not is left as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import compilekit as ck
+from compilekit_plugins import diffusers_internals, torch_internals
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from compilekit.model import Model
 
 FUSED_FROM = {
     "to_qkv": ("to_q", "to_k", "to_v"),
     "to_kv": ("to_k", "to_v"),
     "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
+    "to_added_kv": ("add_k_proj", "add_v_proj"),
 }
 """The fused layers of diffusers' attention, and the layers that each stands in for."""
 
@@ -48,40 +52,107 @@ def describe() -> ck.StepDescription:
 
 @ck.hookimpl
 def optimize_model(model: Model, context: ck.StepContext) -> ck.StepResult:
-    """Fuse, and free the layers that were fused."""
-    matched, skipped = {}, {}
+    """Try each attention while the sample runs; fuse those that fit, and free their layers."""
+    skipped: dict[str, str] = {}
+    trials: dict[str, dict[str, _Trial]] = {}
     for component in context.components:
-        module: Any = model.module(component)
-        if not hasattr(module, "fuse_qkv_projections"):
+        module = model.module(component)
+        trials[component] = {
+            name: _Trial(layer, context.step.budget)
+            for name, layer in module.named_modules()
+            if hasattr(layer, "fuse_projections")
+        }
+        if not trials[component]:
             skipped[component] = f"a {type(module).__name__} cannot fuse its projections"
-            continue
-        if any(
-            hasattr(layer, "to_qkv") and not hasattr(layer, "to_q") for _, layer in _fused(module)
-        ):
-            skipped[component] = "its projections are fused already"
-            continue
-        try:
-            module.fuse_qkv_projections()
-        except ValueError as error:
-            raise ck.StepError(f"{context.step.key}: {component}: {error}") from error
-        matched[component] = [name for name, layer in _fused(module) if _free(layer)]
-        module.unfuse_qkv_projections = _cannot_undo
+    with contextlib.ExitStack() as stack:
+        for by_name in trials.values():
+            for trial in by_name.values():
+                stack.callback(trial.start().remove)
+        if any(trials.values()):
+            context.run(context.calls[0])
+    matched: dict[str, list[str]] = {}
+    for component, by_name in trials.items():
+        matched[component] = [name for name, trial in by_name.items() if trial.settle()]
+        skipped |= {f"{component}.{name}": t.reason for name, t in by_name.items() if t.reason}
+        if matched[component]:
+            vars(model.module(component))["unfuse_qkv_projections"] = _cannot_undo
     return ck.StepResult(matched=matched, changed=matched, skipped=skipped)
 
 
-def _fused(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, layer in module.named_modules():
-        if any(hasattr(layer, fused) for fused in FUSED_FROM):
-            yield name, layer
+class _Trial:
+    """One attention, and why it is left alone; no reason means that its fused form fits."""
+
+    def __init__(self, attention: Any, budget: float) -> None:
+        self.reason = "the sample does not call it"
+        self._attention = attention
+        self._budget = budget
+        self._was_called = False
+        self._processor = getattr(attention, "processor", None)
+
+    def start(self) -> Any:
+        """Try it at each call from now on; returns the handle that ends this."""
+        return self._attention.register_forward_hook(self._try, with_kwargs=True)
+
+    def settle(self) -> bool:
+        """Fuse it for good if it fits; whether it does."""
+        if not self.reason:
+            self._fuse()
+            self._attention.unfuse_projections = _cannot_undo
+        return not self.reason
+
+    def _try(self, attention: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """Compute the output of a call again, with fused layers, and put everything back."""
+        if self._was_called and self.reason:
+            return
+        self._was_called = True
+        processor = getattr(attention, "processor", None)
+        name = type(processor).__name__
+        if processor is not self._processor:
+            self.reason = f"the pipeline puts a {name} into it at each call"
+            return
+        children = dict(attention.named_children())
+        was_fused = getattr(attention, "fused_projections", False)
+        try:
+            self.reason = self._fuse()
+            if not self.reason:
+                self.reason = _moved(attention.forward(*args, **kwargs), output, self._budget)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this one cannot be fused
+            self.reason = f"its {name} cannot use fused layers: {str(error).splitlines()[0]}"
+        finally:
+            for child, _ in list(attention.named_children()):
+                delattr(attention, child)
+            for child, layer in children.items():
+                attention.add_module(child, layer)
+            if processor is not None:
+                attention.processor = processor
+            attention.fused_projections = was_fused
+
+    def _fuse(self) -> str:
+        """Fuse it, and free the layers that were fused; returns why it cannot be, if so."""
+        attention = self._attention
+        if any(getattr(attention, name, None) is not None for name in FUSED_FROM):
+            return "its projections are fused already"
+        attention.fuse_projections()
+        fused = [parts for name, parts in FUSED_FROM.items() if getattr(attention, name, None)]
+        for part in {part for parts in fused for part in parts}:
+            if getattr(attention, part, None) is not None:
+                delattr(attention, part)
+        if processor := diffusers_internals.fused_processor(attention):
+            attention.set_processor(processor)
+        return "" if fused else "its class fuses nothing"
 
 
-def _free(attention: nn.Module) -> bool:
-    """Drop the layers that a fused one stands in for; whether there were any."""
-    fused = [parts for name, parts in FUSED_FROM.items() if getattr(attention, name, None)]
-    freed = {part for parts in fused for part in parts if getattr(attention, part, None)}
-    for part in freed:
-        delattr(attention, part)
-    return bool(freed)
+def _moved(output: Any, expected: Any, budget: float) -> str:
+    """Say how far an output is from the expected one, if further than rounding explains."""
+    import torch
+
+    flatten = torch_internals.pytree().tree_flatten
+    for one, other in zip(flatten(output)[0], flatten(expected)[0], strict=True):
+        if isinstance(other, torch.Tensor):
+            moved = float((one.float() - other.float()).norm() / other.float().norm())
+            if not moved <= max(budget, torch.finfo(other.dtype).eps):
+                return f"its fused form moves its output by {moved:.2g}"
+    return ""
 
 
 def _cannot_undo() -> NoReturn:

@@ -10,6 +10,11 @@ apart. They run at 64x64; "sd-img2img" and "sd-inpaint" want an `image` (and a `
 
 from __future__ import annotations
 
-from compilekit.testing.tiny.pipelines import TINY_KINDS, tiny_pipeline, tiny_text_encoder
+from compilekit.testing.tiny.pipelines import (
+    TINY_CLASSES,
+    TINY_KINDS,
+    tiny_pipeline,
+    tiny_text_encoder,
+)
 
-__all__ = ["TINY_KINDS", "tiny_pipeline", "tiny_text_encoder"]
+__all__ = ["TINY_CLASSES", "TINY_KINDS", "tiny_pipeline", "tiny_text_encoder"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from compilekit.errors import UsageError
-from compilekit.testing.tiny import parts
+from compilekit.testing.tiny import families, parts
 from compilekit.testing.tiny.parts import CLIP_WIDTH, LATENTS, T5_WIDTH
 
 if TYPE_CHECKING:
@@ -20,13 +20,17 @@ def tiny_pipeline(
 ) -> DiffusionPipeline:
     """Build a tiny pipeline of the class that `kind` names, on the CPU.
 
-    kind: one of `TINY_KINDS`.
+    kind: one of `TINY_KINDS`, or the name of a class in `TINY_CLASSES`.
     seed: decides the weights; the process's own random state is neither read nor changed.
     dtype: cast to it; float32 otherwise.
     """
-    if kind not in _KINDS:
-        raise UsageError(f'there is no tiny pipeline "{kind}"; the kinds are {", ".join(_KINDS)}')
-    pipeline = _seeded(_KINDS[kind], seed)
+    if kind not in (*_KINDS, *families.FAMILIES):
+        kinds = ", ".join(_KINDS)
+        raise UsageError(
+            f'there is no tiny pipeline "{kind}"; the kinds are {kinds}, '
+            "and the classes in TINY_CLASSES"
+        )
+    pipeline = _seeded(_KINDS.get(kind) or (lambda: families.build(kind, _kind)), seed)
     for component in pipeline.components.values():
         if hasattr(component, "eval"):
             component.eval()
@@ -39,6 +43,10 @@ def tiny_pipeline(
 def tiny_text_encoder(seed: int = 0) -> CLIPTextModel:
     """Build a tiny CLIP text encoder: a plain module that is not part of a pipeline."""
     return _seeded(parts.clip, seed).eval()
+
+
+def _kind(kind: str) -> Any:
+    return _KINDS[kind]()
 
 
 def _seeded(build: Callable[[], Any], seed: int) -> Any:
@@ -190,4 +198,7 @@ _KINDS: dict[str, Callable[[], Any]] = {
     "pixart": _pixart,
 }
 TINY_KINDS: tuple[str, ...] = tuple(_KINDS)
-"""What `tiny_pipeline` can build."""
+"""What `tiny_pipeline` can build by a short name."""
+
+TINY_CLASSES: tuple[str, ...] = tuple(families.FAMILIES)
+"""The classes of diffusers that `tiny_pipeline` can build too, by their names."""

@@ -111,6 +111,12 @@ def test_reading_maps_the_file_and_writing_does_not_reach_it(tmp_path):
     assert torch.equal(kept["a"], torch.zeros(4))
 
 
+def test_one_value_that_was_expanded_is_written(tmp_path):
+    constants.save({"timestep": torch.tensor(7.0).expand(1)}, tmp_path / "one.safetensors")
+    read = constants.read(tmp_path / "one.safetensors", CPU)
+    assert read["timestep"].tolist() == [7.0]
+
+
 def test_a_dtype_that_no_file_can_hold_is_an_error(tmp_path):
     with pytest.raises(ck.BundleError, match="a is complex128, which safetensors cannot hold"):
         constants.save({"a": torch.zeros(1, dtype=torch.complex128)}, tmp_path / "a.safetensors")

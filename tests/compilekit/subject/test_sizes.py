@@ -6,7 +6,7 @@ import torch
 from support import SAMPLE
 
 from compilekit.model import Model
-from compilekit.subject.sizes import in_size, sized
+from compilekit.subject.sizes import in_size, one_step, sized
 from compilekit.testing import tiny_pipeline
 
 
@@ -30,3 +30,10 @@ def test_a_plain_module_has_its_inputs_in_the_batch_meanwhile():
         assert model.inputs["x"].tolist() == [[0.0], [1.0], [0.0]]
         assert model.inputs["scale"] == 3.0
     assert model.inputs["x"] is inputs["x"]
+
+
+def test_a_warm_up_takes_one_step_at_the_strength_that_the_pipeline_takes_by_default():
+    strong, weak = Model(tiny_pipeline("sd")), Model(tiny_pipeline("sd-img2img"))
+    assert one_step(strong, {"num_inference_steps": 9})["num_inference_steps"] == 1
+    assert one_step(weak, {"num_inference_steps": 9})["num_inference_steps"] == 2
+    assert one_step(weak, {"strength": 0.5})["num_inference_steps"] == 2

@@ -121,7 +121,7 @@ def test_an_unknown_kind_is_an_error_that_lists_the_kinds() -> None:
 
     assert str(caught.value) == (
         'there is no tiny pipeline "sdx"; the kinds are '
-        "sd, sd-img2img, sd-inpaint, sdxl, sd3, flux, pixart"
+        "sd, sd-img2img, sd-inpaint, sdxl, sd3, flux, pixart, and the classes in TINY_CLASSES"
     )
 
 

@@ -1,0 +1,153 @@
+"""Every tiny pipeline through every step that keeps results: what fits, and how far it moves."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from support import EXPORTER
+from torch import nn
+
+import compilekit as ck
+from compilekit.testing import tiny_pipeline
+
+STEPS = {
+    "precision": "precision{{dtype=bfloat16}}",
+    "channels_last": "channels_last{{components={parts}}}",
+    "qkv_fusion": "qkv_fusion{{components={parts}}}",
+    "torch_compile": "torch_compile{{components={denoiser}, backend=eager, mode=default}}",
+}
+"""The text of each step; `parts` are the networks that run in each denoising step."""
+
+LOOSE = {"precision": 0.25}
+LIMIT = 2e-3
+"""How far a step may move the output of the whole pipeline, as relative L2."""
+
+PICTURES = ("image", "mask_image", "control_image", "control_mask", "original_image")
+SMALL = {
+    "prompt": "a cat",
+    "height": 32,
+    "width": 32,
+    "num_frames": 9,
+    "num_inference_steps": 2,
+    "strength": 0.9,
+    "max_sequence_length": 16,
+    "class_labels": [3],
+    "control_mode": 0,
+    "max_area": 32 * 32,
+    "_auto_resize": False,
+}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a pipeline: how far its output moved, and what the step left alone."""
+
+    moved: float
+    limit: float
+    skipped: dict[str, str] = field(default_factory=dict)
+    refused: str = ""
+
+
+def sample_of(kind: str, folder: Path) -> dict[str, Any]:
+    """A small call of a tiny pipeline; pictures are written into the folder."""
+    takes = inspect.signature(type(tiny_pipeline(kind)).__call__).parameters
+    sample = {name: value for name, value in SMALL.items() if name in takes}
+    if kind in ("IFSuperResolutionPipeline", "StableDiffusionUpscalePipeline"):
+        sample = {name: v for name, v in sample.items() if name not in ("height", "width")}
+    if "prompt" not in takes:
+        sample.pop("strength", None)
+    if "Union" not in kind:
+        sample.pop("control_mode", None)
+    for name in PICTURES:
+        if name in takes:
+            path = folder / f"{name}.png"
+            picture = Image.linear_gradient("L").resize((32, 32))
+            picture = picture.point(lambda v: 255 * (v > 128)) if "mask" in name else picture
+            picture.convert("RGB").save(path)
+            sample[name] = str(path)
+    return {**sample, "seed": 7}
+
+
+def parts_of(pipeline: Any) -> list[str]:
+    """The denoiser, and what it runs with."""
+    names = ("unet", "transformer", "controlnet", "motion_adapter")
+    return [n for n in names[:3] if isinstance(getattr(pipeline, n, None), nn.Module)]
+
+
+def drawn(pipeline: Any, sample: dict[str, Any], seed: int) -> np.ndarray[Any, Any]:
+    """The output of a call with fresh noise."""
+    arguments = {
+        name: Image.open(value).convert("RGB") if name in PICTURES else value
+        for name, value in sample.items()
+        if name != "seed"
+    }
+    if "prompt" in arguments:
+        arguments["prompt"] = "two dogs in the snow"
+    if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
+        arguments["output_type"] = "np"
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        output = pipeline(
+            **arguments, generator=torch.Generator().manual_seed(seed), return_dict=False
+        )
+    return np.asarray(output[0], dtype=np.float64)
+
+
+def tried(kind: str, step: str, folder: Path) -> Tried:
+    """Take a tiny pipeline through a step, and compare its output with that of an untouched one."""
+    sample, pipeline = sample_of(kind, folder), tiny_pipeline(kind)
+    parts = parts_of(pipeline)
+    text = STEPS[step].format(parts=f"[{', '.join(parts)}]", denoiser=parts[0])
+    limit = LOOSE.get(step, LIMIT)
+    recipe = ck.Recipe.from_steps(text, sample=sample, device="cpu")
+    try:
+        done = ck.apply(recipe, pipeline, progress=False)
+    except ck.NoMatchError as error:
+        moved = distance(drawn(pipeline, sample, 11), drawn(tiny_pipeline(kind), sample, 11))
+        return Tried(moved, LIMIT, {}, str(error))
+    moved = distance(drawn(done.pipeline, sample, 11), drawn(tiny_pipeline(kind), sample, 11))
+    return Tried(moved, limit, dict(done.report.steps[0].skipped))
+
+
+def built(kind: str, folder: Path) -> Tried:
+    """Build a block of the denoiser ahead of time, load the bundle, and compare."""
+    sample, pipeline = sample_of(kind, folder), tiny_pipeline(kind)
+    denoiser = parts_of(pipeline)[0]
+    step = (
+        f"eager_export{{components={denoiser}, modules=[{block_of(getattr(pipeline, denoiser))}]}}"
+    )
+    host = ck.load_host([EXPORTER])
+    recipe = ck.Recipe.from_steps(step, sample=sample, device="cpu")
+    try:
+        ck.build(recipe, pipeline, folder / "bundle", host=host, cache=False, progress=False)
+    except ck.VerificationError as error:
+        # PAG changes the attention of its UNet at each call, which a sealed one refuses.
+        if "SealedError" not in str(error):
+            raise
+        return Tried(0.0, LIMIT, refused=str(error))
+    loaded = ck.load(folder / "bundle", host=host, progress=False)
+    moved = distance(drawn(loaded, sample, 11), drawn(tiny_pipeline(kind), sample, 11))
+    return Tried(moved, LIMIT)
+
+
+def block_of(denoiser: nn.Module) -> str:
+    """The first block of the first list of blocks that the denoiser runs."""
+    names = [name for name, _ in denoiser.named_modules()]
+    wanted = (
+        "mid_block.resnets.0",
+        "transformer_blocks.0",
+        "blocks.0",
+        "joint_transformer_blocks.0",
+    )
+    return next(name for name in wanted if name in names)
+
+
+def distance(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """How far two outputs are apart, as relative L2."""
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
