@@ -55,11 +55,13 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Stable Diffusion in a folder."""
+    """A small Stable Diffusion in a folder, which draws 32x32 if no size is given."""
     from compilekit.testing import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("model") / "my-model"
-    tiny_pipeline("sd").save_pretrained(folder)
+    pipeline = tiny_pipeline("sd")
+    pipeline.unet.register_to_config(sample_size=16)
+    pipeline.save_pretrained(folder)
     return folder
 
 
