@@ -91,6 +91,11 @@ def test_every_marker_is_a_known_one_and_every_python_block_is_run_or_a_file() -
 
 
 @pytest.mark.parametrize("page", ALL_FILES, ids=lambda page: page.name)
+def test_no_merge_is_half_done(page: Path) -> None:
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ALL_FILES, ids=lambda page: page.name)
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)]+)\)", text):
