@@ -55,11 +55,13 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Stable Diffusion in a folder."""
+    """A small Stable Diffusion in a folder, which draws 32x32 if no size is given."""
     from compilekit.testing import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("model") / "my-model"
-    tiny_pipeline("sd").save_pretrained(folder)
+    pipeline = tiny_pipeline("sd")
+    pipeline.unet.register_to_config(sample_size=16)
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -86,6 +88,11 @@ def test_every_marker_is_a_known_one_and_every_python_block_is_run_or_a_file() -
             assert block.mark in marks, f"{page.name}: {block.mark}"
             if block.kind == "python":
                 assert block.mark in ("tested", "file"), f"{page.name}:\n{block.text}"
+
+
+@pytest.mark.parametrize("page", ALL_FILES, ids=lambda page: page.name)
+def test_no_merge_is_half_done(page: Path) -> None:
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", ALL_FILES, ids=lambda page: page.name)
