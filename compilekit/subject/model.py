@@ -177,7 +177,9 @@ class Model:
                 "each, or name them under `model: {inputs: ...}`"
             )
         for name, module in self.modules.items():
-            _refuse_unfit(name, module)
+            _refuse_unmade(name, module)
+            if not self.is_pipeline:
+                _refuse_scripted(name, module)
         self._loaded_dtype = None if self.is_pipeline else float_dtype(subject)
         self.waits: tuple[Callable[[], None], ...] = ()
 
@@ -215,6 +217,7 @@ class Model:
         """A callable by name: `unet`, `vae.decode`, `transformer.transformer_blocks.0`."""
         target = self._resolve(name)
         if isinstance(target, nn.Module):
+            _refuse_scripted(name, target)
             return EntryPoint(name, name, target, "forward")
         component, _, method = name.rpartition(".")
         return EntryPoint(name, component, self.module(component), method)
@@ -297,13 +300,15 @@ class Model:
         return arguments
 
 
-def _refuse_unfit(name: str, module: nn.Module) -> None:
-    """Refuse modules that are no Python, and those that are not whole yet."""
+def _refuse_scripted(name: str, module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise ModelError(
             f"{name} is a {type(module).__name__}, which holds no Python code to work on: pass the "
             "module that it was made of"
         )
+
+
+def _refuse_unmade(name: str, module: nn.Module) -> None:
     lazy = (*module.named_parameters(), *module.named_buffers())
     if path := next((path for path, t in lazy if nn.parameter.is_lazy(t)), ""):
         raise ModelError(f"{name}.{path} has no shape yet: call the module once, then pass it")

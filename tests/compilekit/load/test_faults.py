@@ -55,7 +55,8 @@ def test_a_flipped_byte_in_any_file_but_the_manifest_is_noticed(seed, pristine, 
         spoilt = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
         (bundle / name).write_bytes(spoilt)
         # A manifest with such a byte may be none, or contradict itself.
-        refused(f"{path.name}: was altered: its SHA-256 is" * (path.name != "manifest.json"))
+        altered = f"{path.name}: was altered: its SHA-256 is"
+        refused("manifest.json" if path.name == "manifest.json" else altered)
         (bundle / name).write_bytes(whole)
 
 

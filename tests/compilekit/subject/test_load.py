@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import compilekit as ck
+from compilekit.model import Model
 from compilekit.subject.sample import module_inputs
 
 CAST = ck.Recipe.from_steps("precision{dtype=bfloat16}")
@@ -111,3 +112,14 @@ def test_an_index_that_names_no_class_is_refused(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ck.ModelError, match=r"model_index.json: unet is an empty list: write its"):
         ck.apply(CAST, tmp_path, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_module_beside_others_is_refused_where_it_is_named():
+    net = nn.Sequential(torch.jit.script(nn.Linear(8, 8)), nn.Linear(8, 8))
+    model = Model(net, {"input": X})
+    assert model.entry_point("model.1").owner is net[1]
+    with pytest.raises(
+        ck.ModelError, match=r"model.0 is a RecursiveScriptModule, which holds no P"
+    ):
+        model.entry_point("model.0")
