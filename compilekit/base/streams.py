@@ -22,10 +22,17 @@ from compilekit.base.texts import printable
 OUT, ERR = 1, 2
 TAB = "\t"
 TITLE = "other libraries and plugins wrote:"
-OURS = ("compilekit", "compilekit_plugins")
+
+_speakers = {"compilekit"}
+"""The packages whose warnings are lines of the command: compilekit's, and those of plugins."""
 
 _own: dict[int, TextIO] = {}
 _behind: dict[int, int] = {}
+
+
+def let_speak(module: str) -> None:
+    """Show the warnings of a module's package, as those of compilekit are shown."""
+    _speakers.add(module.partition(".")[0])
 
 
 def own(descriptor: int) -> TextIO | None:
@@ -178,12 +185,12 @@ def _flush(*streams: TextIO | None) -> None:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show warnings of compilekit's own as its other lines; those of others are kept."""
+    """Show warnings of compilekit and of plugins as other lines; those of libraries are kept."""
     before = warnings.showwarning
 
     def show(message: Warning | str, *arguments: Any, **more: Any) -> None:
         stream = own(ERR) or sys.stderr
-        if _is_ours() and stream is not None:
+        if _is_told() and stream is not None:
             stream.write(printable(f"warning: {message}", "\n\t") + "\n")
         else:
             before(message, *arguments, **more)
@@ -195,9 +202,9 @@ def _plain_warnings() -> Iterator[None]:
         warnings.showwarning = before
 
 
-def _is_ours() -> bool:
-    """Whether compilekit called `warnings.warn`, wherever `stacklevel` puts the blame."""
+def _is_told() -> bool:
+    """Whether compilekit or a plugin called `warnings.warn`, wherever `stacklevel` points."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals["__name__"] in (__name__, "warnings"):
         frame = frame.f_back
-    return frame is not None and frame.f_globals["__name__"].partition(".")[0] in OURS
+    return frame is not None and frame.f_globals["__name__"].partition(".")[0] in _speakers

@@ -79,7 +79,7 @@ def variant_of(part: Part, run: Runner, device: torch.device) -> Variant:
     return Variant(part.signature, run, device, as_dict, as_tuple, none_is_dict=part.none_is_dict)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class CompiledEntry:
     """Replaces an entry point's Python function."""
 

@@ -142,7 +142,7 @@ def close(name: str, owner: Any, methods: Sequence[str] = UNSEEN) -> None:
         torch_internals.replace_apply(owner, Moves(name, owner))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Closed:
     """Replaces a method that has no effect on compiled code."""
 
@@ -157,7 +157,7 @@ class Closed:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Moves:
     """Replaces `Module._apply`, which `to` and `half` call: it accepts only no-ops."""
 
@@ -182,7 +182,7 @@ class Moves:
         return self.module
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PipelineMoves:
     """Replaces a pipeline's `to`: checks all sealed components before it moves the first."""
 

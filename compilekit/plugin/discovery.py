@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from compilekit.base.streams import let_speak
 from compilekit.base.texts import summary
 from compilekit.errors import PluginLoadError
 from compilekit.plugin.hookspecs import PROJECT
@@ -75,6 +76,7 @@ def _import(plugin: Plugin, load: object) -> Plugin:
         return plugin.broken(f"importing it raised {summary(error)}")
     if not isinstance(module, ModuleType):
         return plugin.broken(f"its entry point names a {type(module).__name__}, not a module")
+    let_speak(module.__name__)
     return replace(plugin, module=module, imports_torch=not had_torch and "torch" in sys.modules)
 
 

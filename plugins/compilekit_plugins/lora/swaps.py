@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Swaps:
     """Stands in for two methods of a pipeline whose one adapter can be swapped.
 
