@@ -50,9 +50,10 @@ class Ready:
         plan: some of the recipe's steps, in place of all.
         before_loading: called once the machine is checked.
         """
-        from compilekit.engine.job import Job
-        from compilekit.subject.load import ready_model, subject_of
-        from compilekit.subject.sample import check_inputs, sample_arguments
+        with self.progress.stage("importing torch", brief=True):
+            from compilekit.engine.job import Job
+            from compilekit.subject.load import ready_model, subject_of
+            from compilekit.subject.sample import check_inputs, sample_arguments
 
         check_inputs(inputs)
         chosen = plan or self.plan

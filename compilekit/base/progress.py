@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from compilekit.base.bytesize import size
 from compilekit.base.streams import ERR, own
 from compilekit.base.texts import printable
 
@@ -21,19 +23,26 @@ class Progress:
     def __init__(self, *, enabled: bool = True, console: Console | None = None) -> None:
         self._console = (console or _console()) if enabled else None
         self._bar: Bar | None = None
+        self._bytes_done = 0
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def stage(self, title: str) -> Iterator[None]:
-        """Show a stage while it runs, and a line with its time when it is done."""
+    def stage(self, title: str, *, brief: bool = False) -> Iterator[None]:
+        """Show a stage while it runs, and a line with its time when it is done.
+
+        brief: leave no line; only a terminal shows it.
+        """
         if self._console is None:
             yield
             return
         start = time.perf_counter()
+        self._bytes_done = 0
         is_live = self._console.is_terminal
         title = printable(title)
         with self._live(self._console, title) if is_live else contextlib.nullcontext():
             yield
-        self.note(f"{title}  {time.perf_counter() - start:.1f} s")
+        if not brief:
+            self.note(f"{title}  {time.perf_counter() - start:.1f} s")
 
     @contextlib.contextmanager
     def _live(self, console: Console, title: str) -> Iterator[None]:
@@ -64,6 +73,17 @@ class Progress:
         if self._bar is not None:
             text = printable(f"{title}: {message}")
             self._bar.update(self._bar.task_ids[0], description=text)
+
+    def read(self, title: str, count: int, total: int) -> None:
+        """Say that so many bytes more were read, and how long the rest takes."""
+        if self._bar is None:
+            return
+        with self._lock:  # files are read in several threads
+            self._bytes_done += count
+            task = self._bar.tasks[0]
+            rate = self._bytes_done / (task.elapsed or 1e-9)
+            left = (total - self._bytes_done) / rate
+        self.say(title, f"{size(self._bytes_done)} of {size(total)}, about {left:.0f} s left")
 
     def note(self, message: str) -> None:
         """Show a line that stays."""

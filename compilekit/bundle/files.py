@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from compilekit.base.bytesize import size
+from compilekit.base.progress import Progress
 from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest
 from compilekit.errors import BundleError
 
@@ -39,6 +41,13 @@ LITTER = {
 """Files that other programs leave, in lower case, and why."""
 
 
+Tell = Callable[[int], None]
+
+
+def _say_nothing(_: int) -> None:
+    pass
+
+
 def listed(folder: Path) -> list[File]:
     """Every file below a folder, with its digest, in the order of their names."""
     paths = [path for path in walk(folder) if path not in (NAME, SIGNATURE)]
@@ -50,14 +59,23 @@ def listed(folder: Path) -> list[File]:
         ]
 
 
-def check_files(folder: Path, manifest: Manifest, check: Check = "all") -> None:
+def check_files(folder: Path, manifest: Manifest, progress: Progress | None = None) -> None:
     """Compare the files in the folder with the manifest, in one pass."""
-    with checking(folder, manifest, check) as finish:
+    progress = progress or Progress(enabled=False)
+    all_bytes, count = total(manifest.files), len(manifest.files)
+    title = f"checking {count} files, {size(all_bytes)}"
+
+    def tell(done: int) -> None:
+        progress.read(title, done, all_bytes)
+
+    with progress.stage(title), checking(folder, manifest, "all", tell) as finish:
         finish()
 
 
 @contextlib.contextmanager
-def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callable[[], None]]:
+def checking(
+    folder: Path, manifest: Manifest, check: Check, tell: Tell = _say_nothing
+) -> Iterator[Callable[[], None]]:
     """Compare everything but weights at once, and weights in the background.
 
     Call the function that this yields before you use weights or run code: it waits for them.
@@ -65,7 +83,7 @@ def checking(folder: Path, manifest: Manifest, check: Check) -> Iterator[Callabl
     _compare_names(folder, manifest)
     others = [file for file in manifest.files if not file.path.endswith(WEIGHTS)]
     weights = [f for f in manifest.files if f.path.endswith(WEIGHTS) and check == "all"]
-    compare = functools.partial(_compare, folder)
+    compare = functools.partial(_compare, folder, tell=tell)
     pool = ThreadPoolExecutor()
     try:
         # Other files come first: they are small and needed while weights are read.
@@ -88,9 +106,9 @@ def _compare_names(folder: Path, manifest: Manifest) -> None:
     for path in sorted(paths - listed_files.keys() - {NAME, SIGNATURE}):
         raise BundleError(f"{folder / path}: {_unlisted(folder, path)}")
     for path, file in listed_files.items():
-        size = (folder / path).stat().st_size
-        if size != file.size:
-            raise BundleError(f"{folder / path}: has {size} bytes, not {file.size}")
+        count = (folder / path).stat().st_size
+        if count != file.size:
+            raise BundleError(f"{folder / path}: has {count} bytes, not {file.size}")
 
 
 def _unlisted(folder: Path, path: str) -> str:
@@ -107,8 +125,8 @@ def _unlisted(folder: Path, path: str) -> str:
     )
 
 
-def _compare(folder: Path, file: File) -> None:
-    digest = sha256(folder / file.path)
+def _compare(folder: Path, file: File, tell: Tell) -> None:
+    digest = sha256(folder / file.path, tell)
     if digest != file.sha256:
         raise BundleError(
             f"{folder / file.path}: was altered: its SHA-256 is {digest[:12]}…, "
@@ -116,25 +134,26 @@ def _compare(folder: Path, file: File) -> None:
         )
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
+def sha256(path: Path, tell: Tell = _say_nothing) -> str:
+    """The SHA-256 of a file; `tell` is given the size of each piece that was read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             if path.stat().st_size:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                    _update(digest, mapped)
+                    _update(digest, mapped, tell)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read: {error}") from error
     return digest.hexdigest()
 
 
-def _update(digest: Any, mapped: mmap.mmap) -> None:
+def _update(digest: Any, mapped: mmap.mmap, tell: Tell) -> None:
     # Mapped and in large pieces: a hashing thread lets others run only between pieces.
     with memoryview(mapped) as view:
         for start in range(0, len(view), _PIECE):
             with view[start : start + _PIECE] as piece:
                 digest.update(piece)
+                tell(len(piece))
 
 
 def walk(folder: Path) -> Iterator[str]:

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from compilekit.base.environment import installed_version
+from compilekit.base.progress import Progress
 from compilekit.bundle.files import check_files
 from compilekit.bundle.manifest import NAME, SIGNATURE, Manifest, folder_of
 from compilekit.errors import MachineError, SignatureError, UsageError
@@ -34,11 +35,12 @@ TESTED = "1.1"
 Trust = str | Path | Sequence[str | Path]
 
 
-def sign(bundle: str | Path, key: str | Path) -> Path:
+def sign(bundle: str | Path, key: str | Path, *, progress: bool = True) -> Path:
     """Check every file of a bundle, and sign it; an older signature is replaced.
 
     key: a PEM file with a private elliptic-curve key. If it is encrypted, its password is in the
         environment variable `COMPILEKIT_KEY_PASSWORD`.
+    progress: whether to show progress on standard error.
 
     >>> import compilekit as ck
     >>> ck.sign("no-such-folder", "key.pem")
@@ -52,7 +54,7 @@ def sign(bundle: str | Path, key: str | Path) -> Path:
     with _key_of(Path(key), "private"):
         password = os.environ.get(PASSWORD, "").encode() or None
         signer.use_elliptic_key_signer(private_key=key, password=password)
-    check_files(folder, manifest)
+    check_files(folder, manifest, Progress(enabled=progress))
     signer.set_hashing_config(_hashed(name, _digests(manifest, digest)))
     target = folder / SIGNATURE
     half = target.with_name(f".{SIGNATURE}.{secrets.token_hex(4)}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from compilekit.base.progress import Progress
 from compilekit.cli import options
 from compilekit.cli.shared import echo, host_of, prepare_output
 from compilekit.errors import UsageError
@@ -74,7 +75,8 @@ def run(
     from compilekit.load.run import run_sample
 
     start = time.perf_counter()
-    result = run_sample(subject, loaded, arguments)
+    with Progress().stage("running the sample", brief=True):
+        result = run_sample(subject, loaded, arguments)
     seconds = time.perf_counter() - start
     saved = _save(result, output)
     eager = sum(counts.eager for counts in loaded.counts().values())

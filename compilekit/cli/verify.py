@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from compilekit.base.bytesize import size
+from compilekit.base.progress import Progress
 from compilekit.cli import options
 from compilekit.cli.shared import echo, host_of, print_json, print_table
 from compilekit.errors import VerificationError
@@ -36,7 +37,7 @@ def run(
     manifest, digest = Manifest.read_with_digest(bundle)
     signers = check_trust(bundle, manifest, digest, key)
     signed = is_signed(bundle, manifest, digest)
-    check_files(bundle, manifest)
+    check_files(bundle, manifest, Progress())
     rows = []
     if replay:
         from compilekit.api import load

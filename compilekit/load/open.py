@@ -32,7 +32,8 @@ def open_bundle(
             raise UsageError(
                 f"pipeline={pipeline}: only a bundle of a whole pipeline loads as another class"
             )
-        from compilekit.load.parts import load, torch_device
+        with progress.stage("importing torch", brief=True):
+            from compilekit.load.parts import load, torch_device
 
         return load(
             folder,
@@ -60,7 +61,8 @@ def open_bundle(
         raise MachineError(f"{folder} cannot be loaded here: {reason}")
     # The step prepares this process before torch looks for devices.
     host.prepare([planned(host, manifest, manifest.whole.step)], "load")
-    from compilekit.load.whole import load_whole
+    with progress.stage("importing torch", brief=True):
+        from compilekit.load.whole import load_whole
 
     return load_whole(
         folder, manifest, host=host, pipeline=pipeline, check=check, progress=progress

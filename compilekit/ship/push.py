@@ -6,16 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compilekit.base.progress import Progress
 from compilekit.bundle.files import check_files
 from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest, folder_of
 from compilekit.errors import CompilekitError, UsageError
 
 
-def uploads(folder: str | Path) -> list[File]:
+def uploads(folder: str | Path, *, progress: bool = True) -> list[File]:
     """The files that a push of a bundle uploads, each compared with its digest."""
     path = folder_of(folder)
     manifest = Manifest.read(path)
-    check_files(path, manifest)
+    check_files(path, manifest, Progress(enabled=progress))
     extra = [path / name for name in (NAME, SIGNATURE) if (path / name).is_file()]
     rows = [File(path=file.name, size=file.stat().st_size, sha256="0" * 64) for file in extra]
     return [*rows, *manifest.files]
@@ -30,6 +31,7 @@ def push(
     token: str | None = None,
     confirm: Callable[[list[File]], bool] | None = None,
     api: Any = None,
+    progress: bool = True,
 ) -> str:
     """Upload a bundle to a model repository on the Hub; gives the address of the commit.
 
@@ -39,6 +41,7 @@ def push(
     token: left out, what `hf auth login` has stored.
     confirm: is given the files first, and says whether to go on.
     api: an object like `huggingface_hub.HfApi`, in place of one.
+    progress: whether to show progress on standard error.
 
     Every file is compared with the manifest before anything is uploaded.
 
@@ -47,7 +50,7 @@ def push(
     Traceback (most recent call last):
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
-    files = uploads(bundle)
+    files = uploads(bundle, progress=progress)
     if confirm is not None and not confirm(files):
         raise UsageError("nothing was uploaded")
     from huggingface_hub import HfApi

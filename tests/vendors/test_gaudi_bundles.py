@@ -154,6 +154,31 @@ def test_recipes_that_do_not_serve_are_noticed(built, tmp_path):
     assert " of its graphs were compiled anew, though the stack is the one that built it" in answer
 
 
+def test_a_build_without_recipes_is_none(tmp_path):
+    code = """
+        answer = raised(ck.build, recipe({"outside": "round"}), made("sd"), f"{FOLDER}/new",
+                        cache=False, progress=False)
+    """
+    environment = {"GAUDI_STANDIN_STORES": "nothing"}
+    answer = session(tmp_path, code, environment, FOLDER=str(tmp_path))
+    assert answer.startswith("MachineError")
+    assert "the driver stored no recipe, so there is nothing to build" in answer
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_driver_that_does_not_count_does_not_say_that_recipes_serve(built, tmp_path):
+    code = """
+        from compilekit_plugins.gaudi.worker import driver
+        driver._metric = lambda name: {}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pipeline = ck.load(BUNDLE, progress=False)
+        answer = [str(each.message) for each in caught if "recipes" in str(each.message)]
+    """
+    (warned,) = session(tmp_path, code, BUNDLE=str(built[0] / "strict"))
+    assert "whether its recipes serve is not known" in warned
+
+
 REAL = """
     from compilekit_plugins.gaudi.worker import packages
     found, real = packages.version, {packages.PLUGIN: "1.24.0.535", "torch": "2.10.0+hpu.git1"}

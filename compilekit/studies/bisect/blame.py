@@ -30,10 +30,13 @@ class Blame:
     runs: int
 
     def __repr__(self) -> str:
-        return f"<Blame {printable(str(self))}>"
+        return f"<Blame {printable(self._what())}>"
 
     def __str__(self) -> str:
+        runs = f"{self.runs} run{'s' * (self.runs != 1)} of the sample"
+        return f"{self._what()}: {self.why} ({runs})"
+
+    def _what(self) -> str:
         where = f" on {self.block or self.component}" if self.block or self.component else ""
         others = f", together with {', '.join(self.together_with)}" if self.together_with else ""
-        runs = f"{self.runs} run{'s' * (self.runs != 1)} of the sample"
-        return f"{self.step}{where}{others}: {self.why} ({runs})"
+        return f"{self.step}{where}{others}"
