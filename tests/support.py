@@ -23,9 +23,10 @@ LISTENING = [
     sys.executable,
     "-c",
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "os.execv(sys.argv[1], sys.argv[1:])",
 ]
-"""Before a command: it can be interrupted, also where whoever started the tests cannot be."""
+"""Before a command: signals end it, also where whoever started the tests ignores them."""
 
 RESNET = "eager_export{components=unet, modules=[mid_block.resnets.0]}"
 """The step of the smallest build of a pipeline that compiles anything."""

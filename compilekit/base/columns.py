@@ -14,9 +14,10 @@ NARROWEST = 8
 
 
 def aligned(rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
-    """The lines of a table, whose columns are as wide as their widest cells.
+    """The rows of a table, whose columns are as wide as their widest cells.
 
-    Where a command shows it on a terminal, the widest columns but the first are wrapped.
+    Where a command shows it on a terminal, the widest columns but the first are wrapped, and a row
+    has several lines.
 
     >>> aligned([("name", "size"), ("unet", "5 GB"), ("vae.decode", "99 MB")])
     ['name        size', 'unet        5 GB', 'vae.decode  99 MB']
@@ -25,7 +26,8 @@ def aligned(rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if (room := columns()) is not None:
         _narrow(widths, room - indent)
-    return [" " * indent + line for row in cells for line in _lines(row, widths)]
+    margin = " " * indent
+    return ["\n".join(margin + line for line in _lines(row, widths)) for row in cells]
 
 
 def _narrow(widths: list[int], room: int) -> None:

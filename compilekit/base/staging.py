@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from compilekit.base.locks import NoLocksError, try_lock
 from compilekit.errors import MachineError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+CLAIM = ".claim"
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def staged(target: Path) -> Iterator[Path]:
     try:
         with _writing(target):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            sweep(target.parent, glob.escape(target.name))
+            sweep(target.parent)
         with _in_use(folder):
             with _writing(target):
                 folder.mkdir()
@@ -63,7 +63,7 @@ def claimed(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _claim(target: Path) -> Iterator[None]:
-    mark = target.parent / f".{target.name}.claim"
+    mark = target.parent / f".{target.name}{CLAIM}"
     try:
         lock = try_lock(mark)
     except NoLocksError:  # then the slower of two fails when it is done
@@ -118,13 +118,14 @@ def _in_use(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes have left in a folder of targets, or of those of one name."""
-    for mark in folder.glob(f".{name}.partial-*.lock"):
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left in a folder of targets."""
+    for mark in (*folder.glob(".*.partial-*.lock"), *folder.glob(f".*{CLAIM}")):
         with contextlib.suppress(OSError):
             lock = try_lock(mark)
             if lock is not None:
-                shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
+                if mark.suffix != CLAIM:
+                    shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
                 mark.unlink(missing_ok=True)
                 lock.release()
 

@@ -78,8 +78,8 @@ def prune(
 
 
 def why(
-    first: Annotated[str, typer.Argument(metavar="A", help="The key of an entry, or its start.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The key of another entry.")],
+    first: Annotated[str, typer.Argument(help="The key of an entry, or its start.")],
+    second: Annotated[str, typer.Argument(help="The key of another entry.")],
     *,
     json: options.Json = False,
 ) -> None:

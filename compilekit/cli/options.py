@@ -43,11 +43,11 @@ Keys = Annotated[
 ]
 
 
-def output_folder(text: str) -> Path:
+def output_folder(name: str | Path) -> Path:
     """The folder that an option names; a shell variable that is not set is no name."""
-    if not text.strip() or text == "-":
-        raise typer.BadParameter(f'"{text}" is no folder: name one')
-    return Path(text)
+    if not str(name).strip() or str(name) == "-":
+        raise typer.BadParameter(f'"{name}" is no folder: name one')
+    return Path(name)
 
 
 Output = Annotated[

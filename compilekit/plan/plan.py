@@ -26,6 +26,7 @@ from compilekit.plugin.host import Host, load_host
 from compilekit.plugin.steps import Effects, Options, PlannedStep, StepDescription
 from compilekit.recipe import Draft, Recipe, StepEntry, check, read
 from compilekit.recipe.messages import validated
+from compilekit.recipe.nodes import dotted
 from compilekit.recipe.parts import RESERVED
 
 
@@ -268,7 +269,7 @@ def _defaults(description: StepDescription) -> Options | None:
 
 
 def _key(entry: StepEntry) -> str:
-    return f"steps[{entry.index}].{entry.plugin}"
+    return dotted(("steps", entry.index, entry.plugin))
 
 
 def _brief(step: PlannedStep) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from compilekit.base.texts import did_you_mean, summary
+from compilekit.base.texts import did_you_mean, printable, summary
 from compilekit.base.words import CHANGES, SEVERITIES, SIZES, Device, Purpose, Severity, Sizes
 from compilekit.errors import (
     CompilekitError,
@@ -112,7 +112,7 @@ class Host:
         near = difflib.get_close_matches(name, self._descriptions, n=2)
         guess = " or ".join(f'"{match}"' for match in near)
         hint = f"Did you mean {guess}?" if near else f"The steps are {self._names()}."
-        return PluginError(f'no plugin brings a step "{name}". {hint}')
+        return PluginError(f'no plugin brings a step "{printable(name)}". {hint}')
 
     def effects(self, name: str, options: Options, device: Device) -> Effects:
         """Ask a step what it does with these options, and check the answer."""

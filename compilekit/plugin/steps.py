@@ -197,8 +197,8 @@ class StepResult:
         such as "torch.float32_matmul_precision", or patterns with `*`. All others are restored.
     not_savable: components that `save_pretrained` can no longer write, and why.
     late_details: called after the sample's last run; its result is added to `details`.
-    remembered: plain values that a step with the effect "runtime" gets back, as
-        `context.remembered`, when it runs again on a loaded bundle.
+    remembered: plain values that a step gets back, as `context.remembered`, if it runs again on a
+        loaded bundle: one with the effect "runtime", or with "structure" where nothing is compiled.
 
     >>> import compilekit as ck
     >>> ck.StepResult(matched={"unet": ["conv_in"]}, changed={"unet": []}).skipped

@@ -11,6 +11,7 @@ output of each call. What does not is left as it was.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import compilekit as ck
@@ -53,30 +54,59 @@ def describe() -> ck.StepDescription:
 @ck.hookimpl
 def optimize_model(model: Model, context: ck.StepContext) -> ck.StepResult:
     """Try each attention while the sample runs; fuse those that fit, and free their layers."""
-    skipped: dict[str, str] = {}
-    trials: dict[str, dict[str, _Trial]] = {}
-    for component in context.components:
-        module = model.module(component)
-        trials[component] = {
-            name: _Trial(layer, context.step.budget)
+    modules = {name: model.module(name) for name in context.components}
+    attentions = {
+        component: {
+            name: layer
             for name, layer in module.named_modules()
             if hasattr(layer, "fuse_projections")
         }
-        if not trials[component]:
-            skipped[component] = f"a {type(module).__name__} cannot fuse its projections"
+        for component, module in modules.items()
+    }
+    matched, skipped = attentions, dict[str, str]()
+    if context.purpose != "load":
+        matched, skipped = _tried(attentions, context)
+    elif known := context.remembered.get("fused"):
+        matched = {c: {n: attentions[c][n] for n in known[c]} for c in attentions}
+    for component, by_name in matched.items():
+        for attention in by_name.values():
+            _fuse(attention)
+            attention.unfuse_projections = _cannot_undo
+        if by_name:
+            vars(modules[component])["unfuse_qkv_projections"] = _cannot_undo
+        if not attentions[component]:
+            kind = type(modules[component]).__name__
+            skipped[component] = f"a {kind} cannot fuse its projections"
+    names = {component: list(by_name) for component, by_name in matched.items()}
+    return ck.StepResult(matched=names, changed=names, skipped=skipped, remembered={"fused": names})
+
+
+def _tried(
+    attentions: Mapping[str, Mapping[str, Any]], context: ck.StepContext
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The attentions whose fused form fits, and why the others are left alone."""
+    budget = context.step.budget
+    trials = {
+        component: {name: _Trial(attention, budget) for name, attention in by_name.items()}
+        for component, by_name in attentions.items()
+    }
     with contextlib.ExitStack() as stack:
         for by_name in trials.values():
             for trial in by_name.values():
                 stack.callback(trial.start().remove)
         if any(trials.values()):
             context.run(context.calls[0])
-    matched: dict[str, list[str]] = {}
-    for component, by_name in trials.items():
-        matched[component] = [name for name, trial in by_name.items() if trial.settle()]
-        skipped |= {f"{component}.{name}": t.reason for name, t in by_name.items() if t.reason}
-        if matched[component]:
-            vars(model.module(component))["unfuse_qkv_projections"] = _cannot_undo
-    return ck.StepResult(matched=matched, changed=matched, skipped=skipped)
+    fitting = {
+        component: {name: by_name[name] for name, t in trials[component].items() if not t.reason}
+        for component, by_name in attentions.items()
+    }
+    skipped = {
+        f"{component}.{name}": trial.reason
+        for component, by_name in trials.items()
+        for name, trial in by_name.items()
+        if trial.reason
+    }
+    return fitting, skipped
 
 
 class _Trial:
@@ -93,13 +123,6 @@ class _Trial:
         """Try it at each call from now on; returns the handle that ends this."""
         return self._attention.register_forward_hook(self._try, with_kwargs=True)
 
-    def settle(self) -> bool:
-        """Fuse it for good if it fits; whether it does."""
-        if not self.reason:
-            self._fuse()
-            self._attention.unfuse_projections = _cannot_undo
-        return not self.reason
-
     def _try(self, attention: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Compute the output of a call again, with fused layers, and put everything back."""
         if self._was_called and self.reason:
@@ -113,11 +136,11 @@ class _Trial:
         children = dict(attention.named_children())
         was_fused = getattr(attention, "fused_projections", False)
         try:
-            self.reason = self._fuse()
+            self.reason = _fuse(attention)
             if not self.reason:
                 self.reason = _moved(attention.forward(*args, **kwargs), output, self._budget)
         except Exception as error:  # noqa: BLE001 - whatever it is, this one cannot be fused
-            self.reason = f"its {name} cannot use fused layers: {str(error).splitlines()[0]}"
+            self.reason = f"its {name} cannot use fused layers: {_line(error)}"
         finally:
             for child, _ in list(attention.named_children()):
                 delattr(attention, child)
@@ -127,19 +150,19 @@ class _Trial:
                 attention.processor = processor
             attention.fused_projections = was_fused
 
-    def _fuse(self) -> str:
-        """Fuse it, and free the layers that were fused; returns why it cannot be, if so."""
-        attention = self._attention
-        if any(getattr(attention, name, None) is not None for name in FUSED_FROM):
-            return "its projections are fused already"
-        attention.fuse_projections()
-        fused = [parts for name, parts in FUSED_FROM.items() if getattr(attention, name, None)]
-        for part in {part for parts in fused for part in parts}:
-            if getattr(attention, part, None) is not None:
-                delattr(attention, part)
-        if processor := diffusers_internals.fused_processor(attention):
-            attention.set_processor(processor)
-        return "" if fused else "its class fuses nothing"
+
+def _fuse(attention: Any) -> str:
+    """Fuse it, and free the layers that were fused; returns why it cannot be, if so."""
+    if any(getattr(attention, name, None) is not None for name in FUSED_FROM):
+        return "its projections are fused already"
+    attention.fuse_projections()
+    fused = [parts for name, parts in FUSED_FROM.items() if getattr(attention, name, None)]
+    for part in {part for parts in fused for part in parts}:
+        if getattr(attention, part, None) is not None:
+            delattr(attention, part)
+    if processor := diffusers_internals.fused_processor(attention):
+        attention.set_processor(processor)
+    return "" if fused else "its class fuses nothing"
 
 
 def _moved(output: Any, expected: Any, budget: float) -> str:
@@ -148,11 +171,15 @@ def _moved(output: Any, expected: Any, budget: float) -> str:
 
     flatten = torch_internals.pytree().tree_flatten
     for one, other in zip(flatten(output)[0], flatten(expected)[0], strict=True):
-        if isinstance(other, torch.Tensor):
+        if isinstance(other, torch.Tensor) and not torch.equal(one, other):
             moved = float((one.float() - other.float()).norm() / other.float().norm())
             if not moved <= max(budget, torch.finfo(other.dtype).eps):
                 return f"its fused form moves its output by {moved:.2g}"
     return ""
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _cannot_undo() -> NoReturn:

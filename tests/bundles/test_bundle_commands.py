@@ -97,7 +97,7 @@ def test_run_refuses_what_is_not_covered_or_runs_it_eagerly(built, place):
     ("arguments", "message"),
     [
         (["--set", "height"], "--set height: write NAME=VALUE"),
-        (["--set", "hieght=96"], 'sample.hieght: .*Did you mean "height"'),
+        (["--set", "hieght=96"], 'hieght: .*Did you mean "height"'),
         (["--seed", "-1"], "Invalid value for '--seed'"),
         (["--set", "seed=-1"], "seed: -1 is no seed"),
         (["--device", "cuda"], 'the bundle is for "cpu", and cannot be loaded on "cuda"'),

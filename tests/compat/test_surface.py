@@ -29,6 +29,11 @@ def test_public_names_commands_and_entry_points_are_the_same(said):
                 assert missing == GONE.get((key, name), set()), name
             elif key == "commands":  # options may be added
                 assert fits(each, now[key][name]), name
+            elif isinstance(each, str) and key == "names":  # keywords with a default may be added
+                wanted, given = each.split(", "), now[key][name].split(", ")
+                added = [one for one in given if one not in wanted]
+                assert [one for one in given if one in wanted] == wanted, name
+                assert all(one.startswith("*") and "=" in one for one in added), (name, added)
             else:
                 assert now[key][name] == each, (key, name)
 

@@ -6,11 +6,11 @@ import pytest
 from gaudi.conftest import session
 
 STEPS = """
+    pipeline, row = apply(made("sd"), {"outside": "round"}, shapes=[{"batch": 4}])
     from habana_frameworks.torch import standin
     from compilekit_plugins.gaudi import captured
     from compilekit_plugins.gaudi.worker import driver
 
-    pipeline, row = apply(made("sd"), {"outside": "round"}, shapes=[{"batch": 4}])
     before = dict(standin.counts)
     answer = {"said": [raised(draw, pipeline, num_inference_steps=n) for n in (1, 3, 20)]
                       + [raised(draw, pipeline, prompt=["a cat"] * 3)]}

@@ -135,7 +135,7 @@ def killed(folder: Path, points: str) -> list[dict[str, object]]:
                 "part_was_finished": finished,
                 "exported_again": exports(where) - before,
                 "next_good": ready == 0 and wait(fork(lambda: is_right(again))) == 0,  # noqa: B023
-                "leftovers": sorted(p.name for p in where.iterdir() if ".partial-" in p.name),
+                "leftovers": sorted(path.name for path in where.glob(".*")),
             }
         )
     return found
@@ -165,7 +165,7 @@ def real(folder: Path) -> list[dict[str, object]]:
                 "killed": code == -signal.SIGKILL,
                 "bundle_right": right,
                 "next_good": ready == 0 and wait(fork(lambda: is_right(again))) == 0,  # noqa: B023
-                "leftovers": sorted(p.name for p in where.iterdir() if ".partial-" in p.name),
+                "leftovers": sorted(path.name for path in where.glob(".*")),
             }
         )
     return found

@@ -344,7 +344,7 @@ class Otherwise(Twice):
 @pytest.mark.parametrize("model", [Otherwise(), nn.Linear(8, 8)], ids=["values", "weights"])
 def test_a_part_that_answers_otherwise_is_not_used(world, monkeypatch, capsys, model):
     # A change that no key knows of must not happen, and is caught all the same.
-    monkeypatch.setattr(keys, "_contents", lambda *_, **__: ["the same"])
+    monkeypatch.setattr(keys, "_contents", lambda *_, **__: {"weights": "the same"})
     monkeypatch.setattr(keys, "_described", lambda *_, **__: {})
     build_net(world)
     steps = "eager_export{components=model, sizes=fixed}"

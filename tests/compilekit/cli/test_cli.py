@@ -23,7 +23,9 @@ COMMAND = [str(Path(sys.executable).with_name("compilekit"))]
 def compilekit(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     words = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+    # Without COLUMNS, which the library `readline` puts into the environment when it is imported.
+    environment = {name: text for name, text in os.environ.items() if name != "COLUMNS"}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
