@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import pytest
 import typer
-from hypothesis import given, settings
+import typer.testing
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -71,44 +72,54 @@ def command_lines(draw):
     return [*before, *(path if cut else path[:-1]), *words]
 
 
-def stocked(folder: Path) -> set[str]:
+def stocked(folder: Path) -> None:
+    """Put the files into a folder that are not there, and take out what else is."""
+    folder.mkdir(exist_ok=True)
+    (folder / "folder").mkdir(exist_ok=True)
     for name, content in FILES.items():
-        (folder / name).write_bytes(content)
-    (folder / "folder").mkdir()
-    return {*FILES, "folder", "compilekit-out", NAMED, "outside"}
+        if not (folder / name).exists():
+            (folder / name).write_bytes(content)
+    for path in folder.iterdir():
+        if path.name in ("compilekit-out", NAMED):
+            shutil.rmtree(path)
 
 
-def check(words):
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        outside = Path(name)
-        folder = outside / "here"
-        folder.mkdir()
-        allowed = stocked(folder)
+def check(words: list[str], outside: Path) -> None:
+    folder = outside / "here"
+    stocked(folder)
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for variable in ("HOME", "XDG_CACHE_HOME", "COMPILEKIT_CACHE", "HF_HOME"):
             patch.setenv(variable, str(folder / "outside"))
         patch.delenv("COLUMNS", raising=False)
+        # The commands are made of the functions once, and not anew for each line.
+        patch.setattr(typer.testing, "_get_command", lambda _: ROOT)
         done = CliRunner().invoke(app, words, input="", env=dict(os.environ))
-        left = {path.name for path in folder.iterdir()}
-        strangers = {path.name for path in outside.iterdir()} - {"here"}
+    left = {path.name for path in folder.iterdir()}
+    strangers = {path.name for path in outside.iterdir()} - {"here"}
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise AssertionError(words) from done.exception
     assert done.exit_code in (0, 1, 2, 3), (words, done.exit_code)
     assert "Traceback" not in done.output, words
     assert all(line.isprintable() for line in done.output.replace("\t", " ").split("\n")), words
-    assert left <= allowed, (words, left - allowed)
+    assert left <= {*FILES, "folder", "compilekit-out", NAMED, "outside"}, (words, left)
     assert not strangers, (words, strangers)
     assert done.exit_code == 0 or done.output, words
 
 
-@settings(max_examples=250, derandomize=True)
-@given(command_lines())
-def test_any_command_line_ends_with_an_exit_code_and_a_message(words):
-    check(words)
+def some(count: int) -> settings:
+    return settings(max_examples=count, suppress_health_check=list(HealthCheck))
+
+
+@settings(some(2_000), derandomize=True)
+@given(words=command_lines())
+def test_any_command_line_ends_with_an_exit_code_and_a_message(words, tmp_path):
+    check(words, tmp_path)
 
 
 @pytest.mark.full
-@settings(max_examples=20_000)
-@given(command_lines())
-def test_very_many_command_lines_do(words):
-    check(words)
+@pytest.mark.timeout(1800)
+@some(20_000)
+@given(words=command_lines())
+def test_very_many_command_lines_do(words, tmp_path):
+    check(words, tmp_path)
