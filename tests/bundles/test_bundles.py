@@ -155,6 +155,12 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return _bundle_of
 
 
+@pytest.fixture
+def made(bundle_of: Callable[..., Path]) -> Path:
+    """The bundle of the representative case."""
+    return bundle_of(*REPRESENTATIVE)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kind", "dtype", "regions"), cases())
 def test_a_new_process_without_a_compiler_gives_what_apply_gives(
@@ -212,20 +218,21 @@ def test_two_sizes_and_two_batches_run_and_a_third_is_refused(flux):
     assert sum(each.eager for each in ck.bundle_of(pipeline).counts().values()) == 4
 
 
-def test_an_edit_in_place_of_a_shared_weight_is_seen_by_compiled_code(flux):
-    pipeline, eager = ck.load(flux, progress=False), tiny_pipeline("flux")
+def test_an_edit_in_place_of_a_shared_weight_is_seen_by_compiled_code(made):
+    pipeline, eager = ck.load(made, progress=False), tiny_pipeline("sd")
     before = draw(eager)
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_v.weight"
     for model in (pipeline, eager):
         with torch.no_grad():
-            model.transformer.get_parameter("transformer_blocks.1.attn.to_v.weight").mul_(4)
+            model.unet.get_parameter(name).mul_(4)
     assert error(before, draw(eager)) > 1e-3
     assert error(draw(pipeline), draw(eager)) < 1e-4
 
 
-def test_no_file_of_a_bundle_is_a_pickle_and_none_names_this_machine(flux):
+def test_no_file_of_a_bundle_is_a_pickle_and_none_names_this_machine(made):
     import pickletools
 
-    for path in flux.rglob("*"):
+    for path in made.rglob("*"):
         if not path.is_file():
             continue
         content = path.read_bytes()
@@ -233,18 +240,18 @@ def test_no_file_of_a_bundle_is_a_pickle_and_none_names_this_machine(flux):
         with pytest.raises((ValueError, IndexError, UnicodeDecodeError)):
             list(pickletools.genops(content))
         assert str(Path.cwd()).encode() not in content or path.suffix == ".so", path
-    assert {path.suffix for path in flux.rglob("*") if path.is_file()} == {
+    assert {path.suffix for path in made.rglob("*") if path.is_file()} == {
         ".json", ".safetensors", ".so",
     }  # fmt: skip
 
 
-def test_nothing_is_unpickled(flux, monkeypatch):
+def test_nothing_is_unpickled(made, monkeypatch):
     loads = []
     original = torch.load
     monkeypatch.setattr(
         torch, "load", lambda *a, **k: loads.append(k.get("weights_only")) or original(*a, **k)
     )
-    draw(ck.load(flux, progress=False))
+    draw(ck.load(made, progress=False))
     assert False not in loads
 
 

@@ -98,6 +98,7 @@ print((before - resident()) / size)
 """
 
 
+@pytest.mark.full
 def test_a_model_on_disk_frees_the_memory_that_it_took(tmp_path):
     # In a process of its own: in this one the allocator may keep what other tests gave back.
     steps = group(tmp_path, ", level: leaf", "model")
@@ -183,7 +184,8 @@ def test_compiled_code_stays_beneath_the_hooks_of_model_offload():
     assert type(pipe.unet._hf_hook).__name__ == "CpuOffload"
 
 
-@pytest.mark.parametrize("regions", [pytest.param("none", marks=pytest.mark.full), "model"])
+@pytest.mark.full
+@pytest.mark.parametrize("regions", ["none", "model"])
 def test_code_breaks_at_the_hooks_of_groups_of_blocks_and_is_right(regions):
     steps = "memory{components=transformer, offload=group}, "
     steps += f"torch_compile{{components=transformer, regions={regions}, backend=eager}}"

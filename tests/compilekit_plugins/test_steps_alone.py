@@ -146,6 +146,7 @@ def test_int8_with_a_filter_that_nothing_passes_names_reasons(sample):
         applied("torchao_int8{components=unet, min_features=9999}", sample)
 
 
+@pytest.mark.full
 def test_compiled_components_save_as_stock_ones(sample, tmp_path):
     done = applied("torch_compile{components=[unet, vae.decode], backend=eager}", sample)
     assert done.report.steps[0].details["graphs"] == 2

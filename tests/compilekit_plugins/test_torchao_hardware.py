@@ -140,7 +140,7 @@ print(json.dumps([report.steps[0].details["extensions"], levels]))
 """
 
 
-@pytest.mark.parametrize("skip", ["0", "1"])
+@pytest.mark.parametrize("skip", ["0", pytest.param("1", marks=pytest.mark.full)])
 def test_the_report_says_which_extensions_are_loaded_and_the_terminal_stays_quiet(skip):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FIRST_IMPORT],

@@ -84,6 +84,7 @@ def test_two_adapters_are_fused_each_with_its_scale(models, build, there, tmp_pa
     assert found < CLOSE
 
 
+@pytest.mark.full
 def test_an_image_prompt_changes_the_picture(models, build, there, tmp_path):
     source = ip_adapter(tmp_path / "ip" / "models")
     adapter = {"source": str(source.parent), "subfolder": "models", "weight_name": "ip.safetensors"}

@@ -106,6 +106,7 @@ def traced(model, folder, without=(), **options):
     )["notes"]
 
 
+@pytest.mark.full
 def test_without_its_fix_the_guidance_of_a_latent_consistency_model_is_dead(models, tmp_path):
     with pytest.raises(ck.StepError) as caught:
         traced(
@@ -119,6 +120,7 @@ def test_without_its_fix_the_guidance_of_a_latent_consistency_model_is_dead(mode
     )
 
 
+@pytest.mark.full
 def test_without_its_fix_an_image_prompt_cannot_be_compiled(models, tmp_path):
     source = ip_adapter(tmp_path / "ip" / "models")
     adapter = {"source": str(source.parent), "subfolder": "models", "weight_name": "ip.safetensors"}

@@ -248,6 +248,7 @@ def test_verify_draws_the_sample_again(bundles, there):
     assert "the sample's pictures" in found[1]
 
 
+@pytest.mark.full
 def test_bfloat16_weights_are_exported_as_they_are(models, build, tmp_path):
     recipe = ck.Recipe.parse(
         json.dumps(

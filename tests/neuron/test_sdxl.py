@@ -109,6 +109,7 @@ def test_n11_a_replaced_unet_makes_it_a_latent_consistency_model(models, bundles
     assert found[2:] == ["LCMScheduler", "all"]
 
 
+@pytest.mark.full
 def test_n12_two_prompts_run_on_two_cores_in_one_step(models, bundles, there):
     built = bundles("turbo")
     found = there(

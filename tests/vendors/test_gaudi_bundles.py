@@ -106,7 +106,9 @@ STAMPS = {
 }
 
 
-@pytest.mark.parametrize("name", STAMPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param("the kind of device", marks=pytest.mark.full), "the driver"]
+)
 def test_another_machine_is_refused_by_name_or_compiled_for(built, tmp_path, name):
     environment, said = STAMPS[name]
     code = "answer = raised(ck.load, BUNDLE, progress=False)"

@@ -23,7 +23,8 @@ EQUAL = """
 """
 
 SESSIONS = {
-    "graphs": ("graphs", ("sd", "sdxl", "flux", "lcm")),
+    "graphs": ("graphs", ("sd", "lcm")),
+    "graphs, others": ("graphs", ("sdxl", "flux", "lcm")),
     "compile": ("compile", ("sd",)),
     "compile, others": ("compile", ("sdxl", "flux", "lcm")),
 }

@@ -127,6 +127,7 @@ def test_another_prompt_and_another_batch_size_go_on_working(finished):
     assert np.isfinite(images).all()
 
 
+@pytest.mark.full
 def test_moving_the_guidance_scale_changes_the_picture(finished):
     assert abs(draw(finished, guidance_scale=1.0) - draw(finished, guidance_scale=9.0)).max() > 0
 

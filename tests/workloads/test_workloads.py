@@ -64,6 +64,7 @@ def test_a2_the_math_kernel_computes_all_attention():
     assert error(done) < 1e-4
 
 
+@pytest.mark.full
 def test_a3_flags_hold_while_it_compiles_and_for_nothing_else(monkeypatch, tmp_path):
     from torch._inductor import config, graph
 
@@ -121,6 +122,7 @@ BLOCK = {**EAGER, "components": ["unet.down_blocks.0"]}
 """A block in place of the whole UNet, which takes long to trace."""
 
 
+@pytest.mark.full
 def test_a6_three_sizes_are_served_without_compiling_again():
     from compilekit_plugins.torch_compile.watch import Watch
 
@@ -329,6 +331,7 @@ def test_d5_another_vae_decodes(tmp_path):
     assert abs(draw(done.pipeline) - draw(tiny_pipeline("sd"))).max() > 1e-3
 
 
+@pytest.mark.full
 def test_d6_apply_draws_grids(tmp_path):
     tiny_pipeline("sd").save_pretrained(tmp_path / "model")
     recipe = tmp_path / "recipe.yaml"

@@ -105,7 +105,8 @@ def test_the_samples_pictures_travel_in_the_bundle(build, tmp_path, exporter):
     assert np.array_equal(again.images, built.after.images)
 
 
-@pytest.mark.parametrize("kind", ["sd-img2img", pytest.param("sd-inpaint", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["sd-img2img", "sd-inpaint"])
 def test_encoders_and_both_ways_of_a_vae_are_compiled(kind, build, tmp_path, load):
     rng = np.random.default_rng(0)
     pictures = {"image": Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))}

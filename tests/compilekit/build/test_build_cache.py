@@ -80,6 +80,7 @@ def test_without_the_cache_all_is_made_anew_and_nothing_kept(world):
     assert world.exports() == ["model", "model", "model"]
 
 
+@pytest.mark.full
 def test_an_option_rebuilds_only_the_parts_that_it_reaches(world, load):
     pipe = tiny_pipeline("sd")
     world.build(f"{RESNET}, {CONVOLUTION}", copy.deepcopy(pipe), SAMPLE)
@@ -96,6 +97,7 @@ def test_an_option_rebuilds_only_the_parts_that_it_reaches(world, load):
     assert last.reused == 0
 
 
+@pytest.mark.full
 def test_what_lies_at_a_path_that_a_step_reads_is_part_of_the_bundle(world, load, tmp_path):
     steps = f"swap_component{{components=vae, source={tmp_path / 'vae'}}}, {RESNET}"
     drawn = []

@@ -93,7 +93,11 @@ def test_an_interrupt_kills_the_trial_and_shows_what_was_found(saved, write):
     ("arguments", "said"),
     [
         (["unet.yaml", "model", "--steps", "precison"], 'Did you mean "precision"?'),
-        (["unet.yaml", "nosuch"], "compilekit: nosuch cannot be loaded: "),
+        pytest.param(
+            ["unet.yaml", "nosuch"],
+            "compilekit: nosuch cannot be loaded: ",
+            marks=pytest.mark.full,
+        ),
         (["nosuch.yaml", "model"], "compilekit: nosuch.yaml: no such file"),
     ],
 )

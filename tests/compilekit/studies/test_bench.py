@@ -16,6 +16,7 @@ from compilekit.testing import tiny_pipeline
 EAGER = "torch_compile{components=unet, backend=eager, mode=default}"
 
 
+@pytest.mark.full
 def test_a_pipeline_is_measured_at_each_batch():
     recipe = ck.Recipe.from_steps(EAGER, sample=SAMPLE)
     found = ck.bench(recipe, tiny_pipeline("sd"), batches=(1, 3), runs=2, progress=False)

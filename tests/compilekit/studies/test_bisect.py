@@ -182,6 +182,7 @@ def test_where_nothing_fails_there_is_nothing_to_find(host):
         )
 
 
+@pytest.mark.full
 def test_the_command_asks_another_command(tmp_path, write):
     tiny_pipeline("sd").save_pretrained(tmp_path / "model")
     path = write("serve.yaml", ck.Recipe.from_steps("qkv_fusion", sample=SAMPLE).to_yaml())
