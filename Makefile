@@ -95,7 +95,7 @@ test-neuron: $(NEURON)/.ready
 	$(NEURON)/bin/python -m pytest $(PARALLEL) -m "neuron and not full" tests/neuron
 
 test-gaudi: $(GAUDI)/.ready
-	$(GAUDI)/bin/python -m pytest $(PARALLEL) -m gaudi tests/gaudi
+	$(GAUDI)/bin/python -m pytest $(PARALLEL) -m "gaudi and not full" tests/gaudi
 
 test-older: $(NEURON)/.ready
 	$(NEURON)/bin/python -m pytest $(PARALLEL) -m "$(NOT_FULL)" tests/compilekit
@@ -119,7 +119,8 @@ test-pythons:
 		fi; \
 	done
 
-test-all: lint test-gaudi test-older
+test-all: lint test-older $(GAUDI)/.ready
+	$(GAUDI)/bin/python -m pytest $(PARALLEL) -m gaudi tests/gaudi
 	$(NEURON)/bin/python -m pytest $(PARALLEL) -m neuron tests/neuron
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not neuron and not gaudi" --cov --cov-report=term
 

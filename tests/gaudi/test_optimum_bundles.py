@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from gaudi.conftest import session
 
 CLOSE = 1e-4
@@ -69,6 +70,7 @@ MUTATED = """
 """
 
 
+@pytest.mark.full
 def test_a_stand_in_that_is_wrong_draws_other_pictures(tmp_path):
     found = session(tmp_path, MUTATED)
     assert found["right"][0] < CLOSE

@@ -163,6 +163,7 @@ def test_a_build_that_is_interrupted_leaves_neither_files_nor_processes(models, 
     assert [path.name for path in out.iterdir()] == []
 
 
+@pytest.mark.full
 def test_weights_beside_the_code_are_refused_for_sdxl(models, build, tmp_path):
     with pytest.raises(ck.StepError, match="the SDK cannot compile SDXL's UNet so"):
         build(models("sdxl"), tmp_path / "xl", sample={}, inline_weights=False)

@@ -32,6 +32,7 @@ def test_tracing_names_every_part_that_it_looked_at(models, standin):
     ]
 
 
+@pytest.mark.full
 def test_compiling_alone_keeps_nothing(models, standin, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     notes = check(models("sd"), "compile")

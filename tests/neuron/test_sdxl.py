@@ -81,6 +81,7 @@ def test_n9_the_refiner_takes_finished_latents(found):
     assert found["refined"] < CLOSE
 
 
+@pytest.mark.full
 def test_n11_a_replaced_unet_makes_it_a_latent_consistency_model(models, bundles, there):
     built = bundles("lcm-xl")
     unet = built.path.parents[1] / "distilled"

@@ -160,6 +160,7 @@ def test_n4_image_to_image_runs_from_the_same_folder(cast, models, there):
     assert found[1] > 100 * CLOSE
 
 
+@pytest.mark.full
 def test_n5_inpainting_is_that_of_diffusers(models, build, there, tmp_path):
     built = build(models("inpaint"), tmp_path / "inpaint", sample={})
     found = there(
