@@ -49,6 +49,11 @@ def test_a_block_of_every_denoiser_is_built_and_loaded(kind, tmp_path):
     assert done.moved <= done.limit
 
 
+def test_a_pipeline_that_changes_its_denoiser_at_each_call_is_refused_when_built(tmp_path):
+    refused = built("StableDiffusionPAGPipeline", tmp_path).refused
+    assert "each call of the pipeline changes what is compiled: SealedError" in refused
+
+
 def test_a_fused_form_that_leaves_something_out_is_not_taken(sample):
     pipeline = tiny_pipeline("sd3")
     # The fused code of diffusers forgets these norms.
