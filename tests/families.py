@@ -37,6 +37,7 @@ SMALL = {
     "width": 32,
     "num_frames": 9,
     "num_inference_steps": 2,
+    "prior_num_inference_steps": 2,
     "strength": 0.9,
     "max_sequence_length": 16,
     "class_labels": [3],
