@@ -19,7 +19,7 @@ BATCH = "batch"
 
 PROMPTS = ("prompt", "negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2")
 
-FROM_FIRST_TO_LAST = ("UnCLIPScheduler",)
+FROM_FIRST_TO_LAST = ("UnCLIPScheduler", "KarrasVeScheduler")
 """Schedulers that spread their steps from the first to the last, so they take two or more."""
 
 COUNTS = {
