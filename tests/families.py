@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,17 @@ SMALL = {
     "width": 32,
     "num_frames": 9,
     "num_inference_steps": 2,
+    "prior_num_inference_steps": 2,
     "strength": 0.9,
     "max_sequence_length": 16,
     "class_labels": [3],
     "control_mode": 0,
     "max_area": 32 * 32,
     "_auto_resize": False,
+    "use_resolution_binning": False,
+    "processing_resolution": 32,
+    "clean_caption": False,
+    "complex_human_instruction": None,
 }
 
 
@@ -54,9 +61,15 @@ class Tried:
     refused: str = ""
 
 
+@functools.cache
+def arguments_of(kind: str) -> list[str]:
+    """The names of the arguments of a call of a tiny pipeline."""
+    return list(inspect.signature(type(tiny_pipeline(kind)).__call__).parameters)
+
+
 def sample_of(kind: str, folder: Path) -> dict[str, Any]:
     """A small call of a tiny pipeline; pictures are written into the folder."""
-    takes = inspect.signature(type(tiny_pipeline(kind)).__call__).parameters
+    takes = arguments_of(kind)
     sample = {name: value for name, value in SMALL.items() if name in takes}
     if kind in ("IFSuperResolutionPipeline", "StableDiffusionUpscalePipeline"):
         sample = {name: v for name, v in sample.items() if name not in ("height", "width")}
@@ -76,8 +89,8 @@ def sample_of(kind: str, folder: Path) -> dict[str, Any]:
 
 def parts_of(pipeline: Any) -> list[str]:
     """The denoiser, and what it runs with."""
-    names = ("unet", "transformer", "controlnet", "motion_adapter")
-    return [n for n in names[:3] if isinstance(getattr(pipeline, n, None), nn.Module)]
+    names = ("unet", "transformer", "prior", "controlnet")
+    return [n for n in names if isinstance(getattr(pipeline, n, None), nn.Module)]
 
 
 def drawn(pipeline: Any, sample: dict[str, Any], seed: int) -> np.ndarray[Any, Any]:
@@ -99,6 +112,13 @@ def drawn(pipeline: Any, sample: dict[str, Any], seed: int) -> np.ndarray[Any, A
     return np.asarray(output[0], dtype=np.float64)
 
 
+@functools.cache
+def untouched(kind: str) -> np.ndarray[Any, Any]:
+    """The output of a tiny pipeline that no step changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        return drawn(tiny_pipeline(kind), sample_of(kind, Path(folder)), 11)
+
+
 def tried(kind: str, step: str, folder: Path) -> Tried:
     """Take a tiny pipeline through a step, and compare its output with that of an untouched one."""
     sample, pipeline = sample_of(kind, folder), tiny_pipeline(kind)
@@ -109,9 +129,9 @@ def tried(kind: str, step: str, folder: Path) -> Tried:
     try:
         done = ck.apply(recipe, pipeline, progress=False)
     except ck.NoMatchError as error:
-        moved = distance(drawn(pipeline, sample, 11), drawn(tiny_pipeline(kind), sample, 11))
+        moved = distance(drawn(pipeline, sample, 11), untouched(kind))
         return Tried(moved, LIMIT, {}, str(error))
-    moved = distance(drawn(done.pipeline, sample, 11), drawn(tiny_pipeline(kind), sample, 11))
+    moved = distance(drawn(done.pipeline, sample, 11), untouched(kind))
     return Tried(moved, limit, dict(done.report.steps[0].skipped))
 
 
@@ -132,7 +152,7 @@ def built(kind: str, folder: Path) -> Tried:
             raise
         return Tried(0.0, LIMIT, refused=str(error))
     loaded = ck.load(folder / "bundle", host=host, progress=False)
-    moved = distance(drawn(loaded, sample, 11), drawn(tiny_pipeline(kind), sample, 11))
+    moved = distance(drawn(loaded, sample, 11), untouched(kind))
     return Tried(moved, LIMIT)
 
 
@@ -141,9 +161,11 @@ def block_of(denoiser: nn.Module) -> str:
     names = [name for name, _ in denoiser.named_modules()]
     wanted = (
         "mid_block.resnets.0",
+        "mid_block.base_midblock.resnets.0",
         "transformer_blocks.0",
         "blocks.0",
         "joint_transformer_blocks.0",
+        "layers.0",
     )
     return next(name for name in wanted if name in names)
 

@@ -16,7 +16,7 @@ from compilekit.build.reuse import Reuse
 from compilekit.build.write import Writer
 from compilekit.bundle.manifest import Manifest
 from compilekit.engine.run import Execution, Outcome, optimize
-from compilekit.errors import StepError, VerificationError
+from compilekit.errors import SealedError, StepError, VerificationError
 from compilekit.load.parts import load
 from compilekit.load.verify import replay
 from compilekit.load.whole import distance
@@ -126,6 +126,8 @@ class PartsExporter:
             drawn = images_of(loaded.run(sample, seed))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
+            if isinstance(error, SealedError):
+                what = f"each call of the pipeline changes what is compiled: {what}"
             raise VerificationError(f"loaded from the bundle it does not run: {what}") from error
         if reference is None or drawn is None:
             return

@@ -19,6 +19,9 @@ BATCH = "batch"
 
 PROMPTS = ("prompt", "negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2")
 
+FROM_FIRST_TO_LAST = ("UnCLIPScheduler", "KarrasVeScheduler")
+"""Schedulers that spread their steps from the first to the last, so they take two or more."""
+
 COUNTS = {
     "num_images_per_prompt": "images",
     "num_videos_per_prompt": "videos",
@@ -99,7 +102,10 @@ def one_step(model: Model, arguments: Mapping[str, Any]) -> dict[str, Any]:
     usual = model.parameters.get("strength")
     strength = result.get("strength", 1 if usual is None else usual.default)
     fits = isinstance(strength, int | float) and 0 < strength <= 1
-    result["num_inference_steps"] = math.ceil(1 / strength) if fits else 1
+    scheduler = type(getattr(model.subject, "scheduler", None)).__name__
+    # Sana Sprint takes the time of the one step between the first and the last.
+    two = scheduler in FROM_FIRST_TO_LAST or "intermediate_timesteps" in model.parameters
+    result["num_inference_steps"] = max(1 + two, math.ceil(1 / strength) if fits else 1)
     return result
 
 

@@ -18,13 +18,18 @@ TELLING = [
     ("FluxControlNetPipeline", "qkv_fusion", ""),
     ("WanPipeline", "qkv_fusion", ""),
     ("AnimateDiffPipeline", "qkv_fusion", ""),
-    ("DiTPipeline", "qkv_fusion", ""),
-    ("IFPipeline", "channels_last", ""),
+    ("KandinskyV22PriorPipeline", "qkv_fusion", ""),
+    ("MarigoldDepthPipeline", "channels_last", ""),
     ("WanPipeline", "channels_last", ""),
     ("StableDiffusionXLControlNetUnionPipeline", "torch_compile", ""),
     ("AuraFlowPipeline", "torch_compile", ""),
 ]
 """A step on a pipeline, and a part of the reason why it leaves something alone, if it does."""
+
+OWN = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore:In CPU autocast, but the target dtype:UserWarning"
+)
+"""Warnings that pipelines of diffusers raise on themselves."""
 
 
 @pytest.mark.parametrize(("kind", "step", "reason"), TELLING)
@@ -35,6 +40,7 @@ def test_a_step_breaks_nothing_and_says_what_it_leaves_alone(kind, step, reason,
 
 
 @pytest.mark.full
+@OWN
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_step_leaves_every_pipeline_whole(kind, step, tmp_path):
@@ -43,10 +49,16 @@ def test_every_step_leaves_every_pipeline_whole(kind, step, tmp_path):
 
 
 @pytest.mark.full
+@OWN
 @pytest.mark.parametrize("kind", EVERY)
 def test_a_block_of_every_denoiser_is_built_and_loaded(kind, tmp_path):
     done = built(kind, tmp_path)
     assert done.moved <= done.limit
+
+
+def test_a_pipeline_that_changes_its_denoiser_at_each_call_is_refused_when_built(tmp_path):
+    refused = built("StableDiffusionPAGPipeline", tmp_path).refused
+    assert "each call of the pipeline changes what is compiled: SealedError" in refused
 
 
 def test_a_fused_form_that_leaves_something_out_is_not_taken(sample):

@@ -112,7 +112,7 @@ def t5() -> T5EncoderModel:
     """Build the T5 encoder of SD3, FLUX and PixArt."""
     from transformers import T5Config, T5EncoderModel
 
-    words = _t5_words()
+    words = t5_words()
     return T5EncoderModel(
         T5Config(
             vocab_size=len(words),
@@ -144,7 +144,7 @@ def t5_tokenizer() -> T5TokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import T5TokenizerFast
 
-    words = _t5_words()
+    words = t5_words()
     scores = [(word, 0.0 if word in (_PAD, _STOP, _UNKNOWN) else -2.0) for word in words]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=words[_UNKNOWN]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -172,7 +172,8 @@ def _clip_words() -> dict[str, int]:
     return {word: place for place, word in enumerate([*letters, *last_letters, _START, _END])}
 
 
-def _t5_words() -> dict[str, int]:
+def t5_words() -> dict[str, int]:
+    """The words of the T5 tokenizer, and their numbers."""
     letters = map(chr, range(ord("!"), ord("~") + 1))
     return {word: place for place, word in enumerate([_PAD, _STOP, _UNKNOWN, "▁", *letters])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from support import SAMPLE
 
@@ -37,3 +38,12 @@ def test_a_warm_up_takes_one_step_at_the_strength_that_the_pipeline_takes_by_def
     assert one_step(strong, {"num_inference_steps": 9})["num_inference_steps"] == 1
     assert one_step(weak, {"num_inference_steps": 9})["num_inference_steps"] == 2
     assert one_step(weak, {"strength": 0.5})["num_inference_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    "kind", ["KandinskyV22PriorPipeline", "KarrasVePipeline", "SanaSprintPipeline"]
+)
+def test_a_warm_up_takes_two_steps_where_the_pipeline_cannot_take_one(kind):
+    assert (
+        one_step(Model(tiny_pipeline(kind)), {"num_inference_steps": 9})["num_inference_steps"] == 2
+    )
