@@ -21,11 +21,16 @@ def aligned(rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
     >>> aligned([("name", "size"), ("unet", "5 GB"), ("vae.decode", "99 MB")])
     ['name        size', 'unet        5 GB', 'vae.decode  99 MB']
     """
+    return [line for lines in blocks(rows, indent) for line in lines]
+
+
+def blocks(rows: Iterable[Sequence[str]], indent: int = 0) -> list[list[str]]:
+    """The lines of each row of such a table: several where a cell is wrapped."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if (room := columns()) is not None:
         _narrow(widths, room - indent)
-    return [" " * indent + line for row in cells for line in _lines(row, widths)]
+    return [[" " * indent + line for line in _lines(row, widths)] for row in cells]
 
 
 def _narrow(widths: list[int], room: int) -> None:

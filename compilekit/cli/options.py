@@ -43,8 +43,9 @@ Keys = Annotated[
 ]
 
 
-def output_folder(text: str) -> Path:
-    """The folder that an option names; a shell variable that is not set is no name."""
+def output_folder(given: str | Path) -> Path:
+    """The folder that an option names, or its default; an unset shell variable is no name."""
+    text = str(given)
     if not text.strip() or text == "-":
         raise typer.BadParameter(f'"{text}" is no folder: name one')
     return Path(text)

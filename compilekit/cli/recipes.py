@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compilekit.base.columns import aligned
+from compilekit.base.columns import blocks
 from compilekit.cli import options
 from compilekit.cli.shared import echo, print_rows
 
@@ -20,12 +20,12 @@ def run(*, json: options.Json = False) -> None:
     if json:
         print_rows(["name", "target", "steps", "description"], rows, json=True)
         return
-    lines = aligned([(name, target, text) for name, target, _, text in rows], indent=2)
+    found = blocks([(name, target, text) for name, target, _, text in rows], indent=2)
     titles, previous = library.families(), ""
-    for (name, *_), line in zip(rows, lines, strict=True):
+    for (name, *_), lines in zip(rows, found, strict=True):
         family = library.family(name)
         if family != previous:
             gap = "\n" if previous else ""
             echo(f"{gap}{titles.get(family, family)}")
             previous = family
-        echo(f"  {line}")
+        echo("\n".join(f"  {line}" for line in lines))
