@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compilekit.api.job import ready
+from compilekit.base.arguments import path_of
 from compilekit.base.staging import claimed
 from compilekit.bundle.loaded import Built
+from compilekit.bundle.manifest import NAME as MANIFEST
 from compilekit.errors import UsageError
 from compilekit.plugin.host import Host, load_host
 from compilekit.recipe import Recipe
@@ -120,9 +122,13 @@ def build(
     torch.bfloat16
     """
     ready_ = ready(recipe, host=host, for_="build", progress=progress)
-    path = Path(ready_.plan.recipe.name if target is None else target)
-    if not str(path if target is None else target).strip() or path.name in NO_NAMES:
+    name = ready_.plan.recipe.name if target is None else target
+    path = path_of(name, "a target is the path of a new folder")
+    if not str(name).strip() or path.name in NO_NAMES:
         raise UsageError(f'the target "{path}" is no new folder: name one')
+    for folder in path.absolute().parents:
+        if (folder / MANIFEST).exists():
+            raise UsageError(f"{path}: lies in the bundle {folder}, which holds nothing else")
     with claimed(path):
         job = ready_.job(pipeline, inputs)
         from compilekit.build.job import BuildJob
@@ -162,7 +168,7 @@ def replay(
     from compilekit.studies.repro import Reproducer
 
     reproducer = Reproducer.read(repro)
-    host = host or load_host(reproducer.plugins)
+    host = load_host(reproducer.plugins) if host is None else host
     ready_ = ready(reproducer.recipe, host=host, for_=reproducer.purpose, progress=progress)
     source = reproducer.remade if pipeline is None else pipeline
     return reproducer.replay(ready_.job(source, inputs or reproducer.inputs))

@@ -11,7 +11,7 @@ from compilekit.bundle.loaded import bundle_of as _bundle_of
 from compilekit.bundle.manifest import Manifest, folder_of
 from compilekit.bundle.signing import Trust, check_trust
 from compilekit.load.open import open_bundle
-from compilekit.plugin.host import Host, load_host
+from compilekit.plugin.host import Host, given_host
 
 
 def load(
@@ -56,7 +56,7 @@ def load(
     return open_bundle(
         folder,
         manifest,
-        host=host or load_host(),
+        host=given_host(host),
         device=device,
         on_mismatch=on_mismatch,
         on_uncovered=on_uncovered,

@@ -17,7 +17,7 @@ from compilekit.base.progress import Progress
 from compilekit.base.words import Purpose
 from compilekit.errors import MachineError
 from compilekit.plan.plan import Plan, plan
-from compilekit.plugin.host import Host, load_host
+from compilekit.plugin.host import Host, given_host, load_host
 from compilekit.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def ready(
 
     runs_here: whether the steps run in this process.
     """
-    host = host or load_host()
+    host = given_host(host)
     checked = plan(recipe, host=host, for_=for_)
     if runs_here:
         host.prepare(checked.steps, for_)

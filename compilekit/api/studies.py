@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compilekit.api.job import JobElsewhere, ready
+from compilekit.base.arguments import refuse_uncallable
 from compilekit.base.progress import Progress
 from compilekit.errors import UsageError
 from compilekit.plugin.host import Host
@@ -46,6 +47,7 @@ def bisect(
     >>> blame.step, blame.component
     ('steps[0].precision', 'model')
     """
+    refuse_uncallable("check", check)
     ready_ = ready(recipe, host=host, progress=progress)
 
     quiet = replace(ready_, progress=Progress(enabled=False))  # a model is loaded for each trial
@@ -167,10 +169,11 @@ def bench(
     >>> import compilekit as ck
     >>> ck.bench("sd/cpu", batches=[0])
     Traceback (most recent call last):
-    compilekit.errors.UsageError: batches and runs must be 1 at the least
+    compilekit.errors.UsageError: batches and runs must be whole numbers, 1 at the least
     """
-    if not batches or min(*batches, runs) < 1:
-        raise UsageError("batches and runs must be 1 at the least")
+    counts = [*batches, runs] if isinstance(batches, Sequence) and batches else [0]
+    if any(not isinstance(count, int) or count < 1 for count in counts):
+        raise UsageError("batches and runs must be whole numbers, 1 at the least")
     job = ready(recipe, host=host, progress=progress).job(pipeline, inputs)
     from compilekit.studies.bench.run import bench as run
 

@@ -38,7 +38,7 @@ def staged(target: Path) -> Iterator[Path]:
                 target.rmdir()
             _name(folder, target)
     except BaseException as error:
-        _remove_empty(parents)
+        remove_empty(parents)
         if _is_full(error):
             raise MachineError(
                 f"{target}: no space is left on the device; what was written there was removed"
@@ -58,7 +58,7 @@ def claimed(target: Path) -> Iterator[None]:
             refuse_existing(target)
             yield
     finally:
-        _remove_empty(parents)
+        remove_empty(parents)
 
 
 @contextlib.contextmanager
@@ -130,7 +130,8 @@ def sweep(folder: Path) -> None:
                 lock.release()
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of some folders that are there and empty, the innermost first."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -12,8 +12,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("chanel", ["channel", "layout"])
     ' Did you mean "channel"?'
     """
-    near = get_close_matches(word, [name for name in known if name != word], n=1)
-    return f' Did you mean "{near[0]}"?' if near else ""
+    by_lower = {name.lower(): name for name in known if name != word}
+    near = get_close_matches(word.lower(), by_lower, n=1)
+    if not near and len(word) > 1:
+        near = sorted((name for name in by_lower if name.startswith(word.lower())), key=len)
+    return f' Did you mean "{printable(by_lower[near[0]])}"?' if near else ""
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -28,6 +28,10 @@ class Captured:
     entry: EntryPoint
     arguments: Mapping[str, Any]
 
+    def again(self, **changes: Any) -> Any:
+        """Make the call. It may write into its inputs, so each time gets copies."""
+        return self.entry.function(**{**with_leaves(self.arguments, _copied), **changes})
+
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors among its leaves, by path."""

@@ -30,6 +30,7 @@ from compilekit.bundle.calls import (
     template,
 )
 from compilekit.bundle.constants import held_by, identity, is_quantised
+from compilekit.bundle.files import remove_litter
 from compilekit.bundle.signature import RETURN_DICT, Signature, TensorArgument
 from compilekit.errors import StepError, SymbolicShapeError, VerificationError
 from compilekit.load.entry import CompiledEntry, Variant, variant_of
@@ -162,6 +163,7 @@ class Export:
         )
         with torch.no_grad():
             part = self.host.export(self.step, self.model, place.path, context)
+        remove_litter(place.path)
         _refuse_gaps(self.step, entry, part)
         constants, extra = _sources(entry, part, place)
         row = manifest.Part(
@@ -207,7 +209,7 @@ class Export:
                 continue  # another part of the group serves it
             with torch.no_grad():
                 expected: list[torch.Tensor] = []
-                output = template(entry.function(**call.arguments), expected)
+                output = template(call.again(), expected)
                 if output not in (exported.row.output, exported.row.as_tuple):
                     raise SymbolicShapeError(
                         f"{self.step.key}: {entry.name}: the form of its result depends on sizes"
@@ -310,7 +312,7 @@ def _outputs(call: Captured) -> dict[str, Any]:
 
     def result(**changes: Any) -> tuple[manifest.Output, int]:
         tensors: list[torch.Tensor] = []
-        return template(function(**{**call.arguments, **changes}), tensors), len(tensors)
+        return template(call.again(**changes), tensors), len(tensors)
 
     with torch.no_grad(), torch.random.fork_rng(devices=cuda_devices()):
         output, count = result()

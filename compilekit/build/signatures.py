@@ -94,14 +94,15 @@ def widened(call: Captured) -> Captured:
     arguments = with_leaves(
         call.arguments, lambda path, leaf: leaf.float() if path in small else leaf
     )
+    wide = Captured(call.entry, arguments)
     with torch.no_grad():
-        before = tensors_in(call.entry.function(**call.arguments))
+        before = tensors_in(call.again())
         try:
-            after = tensors_in(call.entry.function(**arguments))
+            after = tensors_in(wide.again())
         except (RuntimeError, TypeError, ValueError, IndexError):
             return call  # an index into a table, say, must be an integer
     same = len(before) == len(after) and all(
         (old.shape, old.dtype) == (new.shape, new.dtype) and torch.equal(old, new)
         for old, new in zip(before, after, strict=True)
     )
-    return Captured(call.entry, arguments) if same else call
+    return wide if same else call

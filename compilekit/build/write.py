@@ -13,11 +13,12 @@ from torch import nn
 
 from compilekit.base import environment
 from compilekit.base.nested import mapped
+from compilekit.base.torch_internals import is_wrapper
 from compilekit.build.export import Compiled
 from compilekit.build.keys import save_rest
 from compilekit.bundle import constants, manifest
 from compilekit.bundle.calls import TRUSTED, template
-from compilekit.bundle.files import listed
+from compilekit.bundle.files import listed, remove_litter
 from compilekit.engine.job import Job
 from compilekit.engine.recording import Call, run_call
 from compilekit.engine.reference import Outputs, outputs_of
@@ -32,9 +33,15 @@ from compilekit.subject.model import METHODS, Model, float_dtype
 
 SAMPLE = "sample"
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def check_subject(model: Model) -> None:
-    """Check before the work starts that another process could make this pipeline."""
+    """Check before the work starts that another process could make this model as it serves."""
+    for name, module in model.modules.items():
+        _refuse_compiled(name, module)
+        _refuse_training(name, module)
     if not model.is_pipeline:
         return
     import diffusers
@@ -51,6 +58,26 @@ def check_subject(model: Model) -> None:
             f"{kind.__name__} is not one of diffusers' own pipelines, so a bundle could not be "
             "loaded without your code: build a bundle of its components instead"
         )
+
+
+def _refuse_compiled(name: str, module: nn.Module) -> None:
+    if is_wrapper(module):
+        raise ModelError(
+            f"{name} was compiled by torch.compile, and a bundle holds what its own steps compile: "
+            "pass the module that it was made of"
+        )
+
+
+def _refuse_training(name: str, module: nn.Module) -> None:
+    """A layer that adds noise, or learns from each call, gives compiled code other results."""
+    for path, part in module.named_modules():
+        drops = isinstance(part, DROPOUTS) and part.p > 0
+        if part.training and (drops or isinstance(part, NORMS)):
+            where = f"{name}.{path}".rstrip(".")
+            raise ModelError(
+                f"{where} is a {type(part).__name__} in training mode, and a bundle holds the "
+                f"model as it serves: call eval() on {name}"
+            )
 
 
 @dataclass(frozen=True)
@@ -189,6 +216,8 @@ def manifest_of(
 ) -> manifest.Manifest:
     """The manifest of a folder in which all other files have been written."""
     plan, subject = job.plan, job.model.subject
+    pictures = _pictures(plan, folder)
+    remove_litter(folder)
     bundle = manifest.Manifest(
         compilekit_bundle=1,
         compilekit=environment.installed_version("compilekit") or "",
@@ -196,7 +225,7 @@ def manifest_of(
         device=plan.device,
         digest=plan.digest,
         recipe=plan.to_dict(),
-        sample=_pictures(plan, folder),
+        sample=pictures,
         kind="pipeline" if plan.whole or job.model.is_pipeline else "module",
         class_name=type(subject).__name__,
         steps=tuple(_step(step, job, remembered.get(step.index, {})) for step in plan.steps),

@@ -68,7 +68,8 @@ def row_of(name: str, kind: str, tensor: torch.Tensor, **more: Any) -> manifest.
         )
     except ValidationError as error:
         what = f"{name_of(tensor.dtype)}{list(tensor.shape)}"
-        why = manifest.first_fault(error)
+        is_name = error.errors()[0]["loc"] == ("name",)
+        why = "its name has a space or a slash" if is_name else manifest.first_fault(error)
         raise BundleError(f"{name} is {what}, which a bundle cannot hold: {why}") from error
 
 

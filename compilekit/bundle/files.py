@@ -18,9 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from compilekit.base.bytesize import size
 from compilekit.base.progress import Progress
-from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest
+from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest, first_fault
 from compilekit.errors import BundleError
 
 Check = Literal["all", "code"]
@@ -53,10 +55,21 @@ def listed(folder: Path) -> list[File]:
     paths = [path for path in walk(folder) if path not in (NAME, SIGNATURE)]
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda path: sha256(folder / path), paths)
-        return [
-            File(path=path, size=(folder / path).stat().st_size, sha256=digest)
-            for path, digest in zip(paths, digests, strict=True)
-        ]
+        return [_row(folder, *row) for row in zip(paths, digests, strict=True)]
+
+
+def _row(folder: Path, path: str, digest: str) -> File:
+    try:
+        return File(path=path, size=(folder / path).stat().st_size, sha256=digest)
+    except ValidationError as error:
+        raise BundleError(f"{folder}: {first_fault(error)}") from error
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove what other programs have left in a folder that a build writes."""
+    for path in walk(folder):
+        if _litter(path) is not None:
+            (folder / path).unlink(missing_ok=True)
 
 
 def check_files(folder: Path, manifest: Manifest, progress: Progress | None = None) -> None:
@@ -113,16 +126,19 @@ def _compare_names(folder: Path, manifest: Manifest) -> None:
 
 def _unlisted(folder: Path, path: str) -> str:
     """What a file is that the manifest does not list, and what to do about it."""
-    name = path.rpartition("/")[2]
-    pattern, writer = next(
-        ((p, w) for p, w in LITTER.items() if fnmatch.fnmatch(name.lower(), p)), ("", "")
-    )
-    if not writer:
+    pattern = _litter(path)
+    if pattern is None:
         return "is not in the manifest; a bundle holds nothing else"
     return (
-        f"is a file that {writer} and is no part of the bundle; remove all of them with: "
+        f"is a file that {LITTER[pattern]} and is no part of the bundle; remove all of them with: "
         f"find {shlex.quote(str(folder))} -type f -iname {shlex.quote(pattern)} -delete"
     )
+
+
+def _litter(path: str) -> str | None:
+    """The pattern of other programs' files that a path has; None if it has none."""
+    name = path.rpartition("/")[2].lower()
+    return next((pattern for pattern in LITTER if fnmatch.fnmatch(name, pattern)), None)
 
 
 def _compare(folder: Path, file: File, tell: Tell) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
+from compilekit.base.arguments import path_of
 from compilekit.base.texts import printable
 from compilekit.bundle.consistency import faults
 from compilekit.bundle.contents import (
@@ -29,7 +30,7 @@ from compilekit.bundle.contents import (
     Tensor,
     Whole,
 )
-from compilekit.errors import BundleError, UsageError
+from compilekit.errors import BundleError
 from compilekit.recipe.messages import shown
 
 __all__ = [
@@ -107,11 +108,7 @@ class Manifest(Contents):
 
 def folder_of(bundle: str | Path) -> Path:
     """The folder of a bundle, as a user names it."""
-    if not isinstance(bundle, str | Path):
-        raise UsageError(
-            f"a bundle is the path of a folder, not a value of type {type(bundle).__name__}"
-        )
-    return Path(bundle)
+    return path_of(bundle, "a bundle is the path of a folder")
 
 
 def _bytes_of(path: Path) -> bytes:

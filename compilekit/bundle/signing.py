@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from compilekit.base.arguments import path_of
 from compilekit.base.environment import installed_version
 from compilekit.base.progress import Progress
 from compilekit.bundle.files import check_files
@@ -47,11 +48,11 @@ def sign(bundle: str | Path, key: str | Path, *, progress: bool = True) -> Path:
     Traceback (most recent call last):
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
-    folder = folder_of(bundle)
+    folder, key = folder_of(bundle), path_of(key, "key= is the file of a private key")
     name = folder.resolve().name
     manifest, digest = Manifest.read_with_digest(folder)
     signer = _library().signing.Config()
-    with _key_of(Path(key), "private"):
+    with _key_of(key, "private"):
         password = os.environ.get(PASSWORD, "").encode() or None
         signer.use_elliptic_key_signer(private_key=key, password=password)
     check_files(folder, manifest, Progress(enabled=progress))
@@ -81,10 +82,10 @@ def check_trust(folder: Path, manifest: Manifest, digest: str, trust: Trust | No
 def _from_caller(trust: Trust | None) -> list[Path] | None:
     if trust is None:
         return None
-    keys = [trust] if isinstance(trust, str | Path) else list(trust)
+    keys = trust if isinstance(trust, list | tuple) else [trust]
     if not keys:
         raise UsageError("trust=[]: name at least one public key")
-    return [Path(key) for key in keys]
+    return [path_of(key, "trust= is the file of a public key, or a list of such") for key in keys]
 
 
 def _from_environment() -> list[Path] | None:

@@ -14,7 +14,7 @@ DEFAULT_LIMIT = 50_000_000_000
 def folder() -> Path:
     """The folder that the environment names, or the user's own."""
     if named := os.environ.get(FOLDER):
-        return Path(named)
+        return Path(os.path.expanduser(named))  # noqa: PTH111 - Path's raises where there is no home
     import platformdirs
 
     return platformdirs.user_cache_path("compilekit", appauthor=False)

@@ -16,10 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from compilekit.base.locks import NoLocksError, locked, try_lock
 from compilekit.base.staging import NO_ROOM, staged, sweep
 from compilekit.bundle.files import walk
-from compilekit.bundle.manifest import File
+from compilekit.bundle.manifest import File, first_fault
 from compilekit.cache.entry import ENTRY, KINDS, Entry, Kind, read, write
 from compilekit.cache.settings import DEFAULT_LIMIT, FOLDER
 from compilekit.errors import CompilekitError, UsageError
@@ -107,8 +109,9 @@ class Cache:
                 text = json.dumps(dict(inputs), indent=0)
                 (target / INPUTS).write_text(text, encoding="utf-8")
             self.prune(spare=(kind, key))
-        except (OSError, CompilekitError) as error:
-            self.note(f"{title} is not kept in the cache: {error}")
+        except (OSError, ValidationError, CompilekitError) as error:
+            why = first_fault(error) if isinstance(error, ValidationError) else error
+            self.note(f"{title} is not kept in the cache: {why}")
 
     def why(self, first: Entry, second: Entry) -> list[tuple[str, str, str]]:
         """The inputs of two keys that differ: their names, and what they were."""
@@ -127,6 +130,8 @@ class Cache:
             ) from None
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: cannot be read: {error}") from error
+        if not isinstance(document, dict):
+            raise UsageError(f"{path}: holds no mapping")
         return {str(name): str(value) for name, value in document.items()}
 
     def drop(self, kind: Kind, key: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compilekit.cli import options
-from compilekit.cli.shared import echo, echo_json, host_of, prepare_output, recipe_of
-from compilekit.errors import CompilekitError, UsageError
+from compilekit.cli.shared import echo, echo_json, host_of, prepared, recipe_of
+from compilekit.errors import CompilekitError
 from compilekit.report import Report
 
 
@@ -24,17 +24,17 @@ def run(
 
     Exit code 1 when a step fails or a budget is broken; the report is saved all the same.
     """
-    prepare_output(output)
-    from compilekit.api import apply
+    with prepared(output):
+        from compilekit.api import apply
 
-    try:
-        applied = apply(recipe_of(recipe, steps), model, host=host_of(plugin))
-    except CompilekitError as error:
-        if isinstance(error.report, Report):
-            _show(error.report, output, as_json=json)
-        raise
-    saved = _save_images(applied.before, applied.after, output)
-    _show(applied.report, output, as_json=json)
+        try:
+            applied = apply(recipe_of(recipe, steps), model, host=host_of(plugin))
+        except CompilekitError as error:
+            if isinstance(error.report, Report):
+                _show(error.report, output, as_json=json)
+            raise
+        saved = _save_images(applied.before, applied.after, output)
+        _show(applied.report, output, as_json=json)
     if not json:
         echo(f"saved in {output}: {', '.join([*saved, 'report.json'])}")
 
@@ -63,9 +63,4 @@ def _show(report: Report, output: Path, *, as_json: bool) -> None:
         from compilekit.report.table import print_report
 
         print_report(report)
-    try:
-        report.save(output / "report.json")
-    except OSError as error:
-        raise UsageError(
-            f"{output / 'report.json'}: cannot be written: {error.strerror}"
-        ) from error
+    report.save(output / "report.json")

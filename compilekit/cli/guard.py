@@ -95,7 +95,8 @@ def _code(run: Callable[[], int | None]) -> int:
         if not hasattr(error, "format_message"):
             raise
         if message := error.format_message():  # no message: help was shown
-            complain(f"{message.rstrip('.')}. {_advice(error)}")
+            said = message.replace(": Value error, ", ": ").rstrip(".")
+            complain(f"{said}. {_advice(error)}")
         return WRONG
     return code
 

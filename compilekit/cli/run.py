@@ -10,7 +10,7 @@ import typer
 
 from compilekit.base.progress import Progress
 from compilekit.cli import options
-from compilekit.cli.shared import echo, host_of, prepare_output
+from compilekit.cli.shared import echo, host_of, prepared
 from compilekit.errors import UsageError
 
 
@@ -58,32 +58,32 @@ def run(
         arguments["prompt"] = prompt
     if seed is not None:
         arguments["seed"] = seed
-    prepare_output(output)
-    from compilekit.api import bundle_of, load
+    with prepared(output):
+        from compilekit.api import bundle_of, load
 
-    start = time.perf_counter()
-    subject = load(
-        bundle,
-        device=device,
-        on_uncovered=on_uncovered,
-        pipeline=pipeline or "",
-        trust=key,
-        host=host_of(plugin),
-    )
-    load_seconds = time.perf_counter() - start
-    loaded = bundle_of(subject)
-    from compilekit.load.run import run_sample
+        start = time.perf_counter()
+        subject = load(
+            bundle,
+            device=device,
+            on_uncovered=on_uncovered,
+            pipeline=pipeline or "",
+            trust=key,
+            host=host_of(plugin),
+        )
+        load_seconds = time.perf_counter() - start
+        loaded = bundle_of(subject)
+        from compilekit.load.run import run_sample
 
-    start = time.perf_counter()
-    with Progress().stage("running the sample", brief=True):
-        result = run_sample(subject, loaded, arguments)
-    seconds = time.perf_counter() - start
-    saved = _save(result, output)
-    eager = sum(counts.eager for counts in loaded.counts().values())
-    note = f"; {eager} calls ran eagerly" if eager else ""
-    echo(f"loaded in {load_seconds:.2f} s, ran in {seconds:.2f} s{note}")
-    if saved:
-        echo(f"saved {saved}")
+        start = time.perf_counter()
+        with Progress().stage("running the sample", brief=True):
+            result = run_sample(subject, loaded, arguments)
+        seconds = time.perf_counter() - start
+        saved = _save(result, output)
+        eager = sum(counts.eager for counts in loaded.counts().values())
+        note = f"; {eager} calls ran eagerly" if eager else ""
+        echo(f"loaded in {load_seconds:.2f} s, ran in {seconds:.2f} s{note}")
+        if saved:
+            echo(f"saved {saved}")
 
 
 def _parsed(text: str) -> tuple[str, Any]:

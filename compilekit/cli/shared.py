@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from compilekit.base.columns import aligned
+from compilekit.base.staging import remove_empty
 from compilekit.base.streams import ERR, OUT, own
 from compilekit.base.texts import printable
 from compilekit.errors import UsageError
@@ -31,15 +32,25 @@ def host_of(files: Sequence[Path] | None) -> Host:
     return load_host(files or ())
 
 
-def prepare_output(output: Path) -> None:
-    """Find out now, and not after an hour, whether anything can be written there."""
+@contextlib.contextmanager
+def prepared(output: Path) -> Iterator[None]:
+    """Find out now, and not after an hour, whether anything can be written there.
+
+    Folders that were made for it are removed again if nothing is.
+    """
+    made = [path for path in (output, *output.absolute().parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe = output / ".compilekit-probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
+        remove_empty(made)
         raise UsageError(f"--output {output}: cannot write there: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        remove_empty(made)
 
 
 def echo(text: object, *, err: bool = False) -> None:

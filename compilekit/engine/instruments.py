@@ -31,6 +31,9 @@ from compilekit.subject.model import EntryPoint, Model, cuda_in_use, parameter_b
 TIMING_RUNS, TIMING_SECONDS = 15, 0.3
 """A call is timed at most so often, and for so long; at least twice."""
 
+NOISE = 1e-3
+"""How far apart two runs of one call may be: kernels of a GPU add in any order."""
+
 
 class Instrument:
     """What happens around one step; nothing, unless a method is overridden."""
@@ -166,6 +169,9 @@ class Verify(Instrument):
             if upcast:
                 self.references[name] = reference_outputs(model.entry_point(name), calls)
         self.baseline = [self._measure(name, "the model as loaded") for name in self._calls]
+        self.unsteady = {
+            name: moved for name in self._calls if (moved := self._apart(name)) > NOISE
+        }
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
         del result
@@ -194,6 +200,11 @@ class Verify(Instrument):
             seconds=TIMING_SECONDS,
         )
         return statistics.median(times)
+
+    def _apart(self, name: str) -> float:
+        """How far two runs of one call of the model as loaded are from each other."""
+        outputs = [outputs_of(run_call(self._model.entry_point(name), self._calls[name][0]))]
+        return _differences(outputs, self._previous[name][:1], name).relative_l2
 
     def _measure(self, name: str, where: str) -> Measurement:
         entry, calls = self._model.entry_point(name), self._calls[name]

@@ -51,6 +51,12 @@ def optimize(run: Execution, step: PlannedStep, context: StepContext) -> StepRes
     return run.host.optimize_model(step, run.model, context)
 
 
+EXPORTED = (
+    ". What torch.export gives takes its inputs as it was exported, and here they come by name: "
+    "export it with `kwargs=`, or pass the module that it was made of"
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of a run: the report, and the sample's output before and after."""
@@ -161,6 +167,11 @@ class Execution:
             upcast = self.plan.recipe.verify.reference == "float32"
             self._verify = Verify(self.model, self.recording, steps, self._titles(), upcast=upcast)
         self.report.baseline = self._verify.baseline
+        for name, moved in self._verify.unsteady.items():
+            self.report.warnings.append(
+                f"{name} gives other outputs for the same call: two runs as loaded are "
+                f"{moved:.2g} apart (relative L2), and a step is blamed for that too"
+            )
         return self._verify
 
     def perform(self, step: PlannedStep, instruments: Sequence[Instrument]) -> StepReport:
@@ -281,7 +292,10 @@ class Execution:
                 raise StepError(f"{key}: the sample does not run in its warm-up: {why}") from error
             if self.report.steps:
                 raise StepError(f"the sample no longer runs after the steps: {why}") from error
-            raise ModelError(f"the sample does not run on the model as loaded: {why}") from error
+            hint = EXPORTED if isinstance(self.model.subject, torch.fx.GraphModule) else ""
+            raise ModelError(
+                f"the sample does not run on the model as loaded: {why}{hint}"
+            ) from error
 
     def calls(self) -> tuple[Mapping[str, Any], ...]:
         """The sample with one denoising step, in every size of the recipe."""

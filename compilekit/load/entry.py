@@ -43,7 +43,10 @@ class Variant:
     def result(self, call: Mapping[str, Any]) -> Any:
         """Run it on the leaves of a call."""
         tensors = self.signature.tensors
-        outputs = self.run([_ready(spec, call[spec.path], self.device) for spec in tensors])
+        inputs = [_ready(spec, call[spec.path], self.device) for spec in tensors]
+        # The dtypes of compiled code are its own: autocast would change what it hands to kernels.
+        with torch.autocast(self.device.type, enabled=False):
+            outputs = self.run(inputs)
         rebuild = self.rebuilder(call)
         assert rebuild is not None  # noqa: S101 - the call was matched
         return rebuild(outputs)

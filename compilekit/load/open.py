@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from compilekit.bundle.planned import planned
 from compilekit.errors import MachineError, UsageError
 from compilekit.plan.whole import missing
 from compilekit.plugin.host import Host
+
+LOADING = threading.RLock()
+"""Held while parts are loaded: what torch reads programs with is not made for two threads."""
 
 
 def open_bundle(
@@ -35,17 +39,18 @@ def open_bundle(
         with progress.stage("importing torch", brief=True):
             from compilekit.load.parts import load, torch_device
 
-        return load(
-            folder,
-            manifest,
-            host=host,
-            device=torch_device(device or manifest.device),
-            on_mismatch=on_mismatch,
-            on_uncovered=on_uncovered,
-            check=check,
-            copy=copy,
-            progress=progress,
-        )
+        with LOADING:
+            return load(
+                folder,
+                manifest,
+                host=host,
+                device=torch_device(device or manifest.device),
+                on_mismatch=on_mismatch,
+                on_uncovered=on_uncovered,
+                check=check,
+                copy=copy,
+                progress=progress,
+            )
     if "eager" in (on_mismatch, on_uncovered):
         raise UsageError("this bundle is a pipeline compiled whole: it cannot run eagerly")
     if copy:

@@ -67,13 +67,18 @@ def look(module: nn.Module) -> Snapshot:
     for path, child in module.named_modules():
         name = ".".join(part for part in path.split(".") if part != torch_internals.WRAPPED)
         if torch_internals.is_wrapper(child):
-            wrappers.setdefault(name, []).append(child)
+            wrappers.setdefault(name, []).extend(_wrapping(child))
             continue
         modules[name] = _look_at_module(child, wrappers.get(name, []))
         own_tensors = (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False))
         for key, tensor in own_tensors:
             tensors[f"{name}.{key}" if name else key] = _look_at_tensor(tensor, sampler)
     return Snapshot(modules, tensors)
+
+
+def _wrapping(wrapper: nn.Module) -> list[object]:
+    """What `torch.compile(module)` made, and what was compiled around it since."""
+    return [wrapper, vars(wrapper).get("forward"), torch_internals.compiled_call(wrapper)]
 
 
 def changes(before: Snapshot, after: Snapshot) -> dict[Change, list[str]]:
@@ -185,7 +190,7 @@ def _look_at_tensor(tensor: Tensor, sampler: _Sampler) -> TensorLook:
     lazy = nn.parameter.is_lazy(tensor)
     shape = () if lazy else tuple(tensor.shape)
     strided = not lazy and tensor.layout is torch.strided
-    strides = zip(tensor.stride(), shape, strict=True) if strided else ()
+    strides = zip(_dense_stride(tensor), shape, strict=True) if strided else ()
     return TensorLook(
         kind=Tensor if type(tensor) is nn.Parameter else type(tensor),
         dtype=tensor.dtype,
@@ -195,6 +200,13 @@ def _look_at_tensor(tensor: Tensor, sampler: _Sampler) -> TensorLook:
         device=tensor.device,
         sample=() if lazy else sampler.take(tensor),
     )
+
+
+def _dense_stride(tensor: Tensor) -> tuple[int, ...]:
+    """The strides; of an expanded tensor or one with gaps, those of a copy in the same order."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return tensor.stride()
+    return torch.empty_like(tensor, device="meta").stride()
 
 
 class _Sampler:

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from compilekit.base.columns import aligned
 from compilekit.base.texts import printable
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
-from compilekit.errors import Location, PluginError, Problem, RecipeError
+from compilekit.errors import Location, PluginError, Problem, RecipeError, UsageError
 from compilekit.plan import whole
 from compilekit.plan.digest import digest_of
 from compilekit.plan.in_vain import in_vain
 from compilekit.plan.order import Violation, corrected, gives, violations
-from compilekit.plugin.host import Host, load_host
+from compilekit.plugin.host import Host, given_host
 from compilekit.plugin.steps import Effects, Options, PlannedStep, StepDescription
 from compilekit.recipe import Draft, Recipe, StepEntry, check, read
 from compilekit.recipe.messages import validated
@@ -130,8 +130,10 @@ def plan(recipe: Recipe | str | Path, *, host: Host | None = None, for_: Purpose
     steps: 1 step on cpu
       0  channels_last  unet  changes layout
     """
+    if for_ not in ("apply", "build"):
+        raise UsageError(f'for_="{for_}": say "apply" or "build"')
     draft, problems = _drafted(recipe)
-    planner = _Planner(host or load_host(), draft, for_)
+    planner = _Planner(given_host(host), draft, for_)
     steps = planner.resolve()
     faults = [*problems, *planner.problems, *planner.order(steps), *planner.misplaced(steps)]
     if faults or draft.recipe is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from compilekit.base.arguments import path_of
 from compilekit.base.texts import did_you_mean, printable, summary
 from compilekit.base.words import CHANGES, SEVERITIES, SIZES, Device, Purpose, Severity, Sizes
 from compilekit.errors import (
@@ -21,6 +22,7 @@ from compilekit.errors import (
     PluginError,
     PluginLoadError,
     StepError,
+    UsageError,
 )
 from compilekit.plugin import hookspecs
 from compilekit.plugin.answers import bad_description, bad_part, bad_result, is_names, shown
@@ -53,13 +55,29 @@ def load_host(plugins: Sequence[str | Path] = (), *, installed: bool = True) -> 
     >>> host.descriptions["channels_last"].help
     'Store convolution weights channels last, as fast convolutions want them.'
     """
+    if not isinstance(plugins, list | tuple):
+        raise UsageError(
+            f"plugins= is a list of files, not a value of type {type(plugins).__name__}"
+        )
+    files = [path_of(path, "a plugin is the path of a file") for path in plugins]
     declared = installed_plugins() if installed else []
-    added = [file_plugin(Path(path)) for path in plugins]
+    added = [file_plugin(path) for path in files]
     host = Host(refuse_duplicates([*declared, *added]))
     for plugin in added:
         loaded = host.plugins[plugin.name]
         if loaded.error:
             raise PluginLoadError(f"plugin {loaded}: {loaded.error}")
+    return host
+
+
+def given_host(host: Host | None) -> Host:
+    """The host that a caller passes; left out, one with the installed plugins."""
+    if host is None:
+        return load_host()
+    if not isinstance(host, Host):
+        raise UsageError(
+            f"host= is what `load_host` returns, not a value of type {type(host).__name__}"
+        )
     return host
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from compilekit.base.texts import printable
+from compilekit.base.texts import did_you_mean, printable
 from compilekit.errors import Location, Problem
 from compilekit.recipe.nodes import KeyPath, dotted
 from compilekit.recipe.unions import known_keys, reported
@@ -99,21 +98,14 @@ def validated(
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The message for a key that nothing knows."""
     names = sorted(set(known) - {key})  # another branch of a union may have it
-    guess = did_you_mean(key, names) or (f". Known keys: {', '.join(names)}" if names else "")
-    return f"unknown key {shown(key)}{guess}"
+    hint = guess(key, names) or (f". Known keys: {', '.join(names)}" if names else "")
+    return f"unknown key {shown(key)}{hint}"
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """` Did you mean "x"?` after a full stop, or nothing.
-
-    >>> did_you_mean("max", ["default", "max-autotune"])
-    '. Did you mean "max-autotune"?'
-    """
-    by_lower = {choice.lower(): choice for choice in choices if choice != word}
-    near = get_close_matches(word.lower(), by_lower, n=1)
-    if not near and len(word) > 1:
-        near = sorted((c for c in by_lower if c.startswith(word.lower())), key=len)
-    return f'. Did you mean "{printable(by_lower[near[0]])}"?' if near else ""
+def guess(word: str, choices: Iterable[str]) -> str:
+    """` Did you mean "x"?` after a full stop, or nothing."""
+    hint = did_you_mean(word, choices)
+    return f".{hint}" if hint else ""
 
 
 def either(words: Sequence[str]) -> str:
@@ -172,7 +164,7 @@ def _hint(details: Sequence[ErrorDetails], value: Any) -> str:
         is_number = phrases & {"an integer", "a number"} and re.fullmatch(number, value, re.ASCII)
         if is_number or ("true or false" in phrases and value.lower() in ("true", "false")):
             return ". Write it without quotes"
-        return did_you_mean(value, choices)
+        return guess(value, choices)
     if isinstance(value, bool | int | float) and "a string" in phrases:
         return ". Put it in quotes"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compilekit.errors import Location, Problem, RecipeError, UsageError
-from compilekit.recipe.messages import did_you_mean, shown
+from compilekit.recipe.messages import guess, shown
 from compilekit.recipe.nodes import KeyPath, Place, parse
 
 MAX_BYTES = 1024 * 1024
@@ -110,6 +111,8 @@ def _text_of(name: str, blame: Location, key: str = "") -> str:
 
 def _decoded(content: bytes, file: str) -> str:
     """A recipe's text. Of a file that is none, no message may show anything."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _error(Location(file), "not UTF-8 text: it begins as UTF-16 does. Save it as UTF-8")
     rough = content.decode("utf-8-sig", "replace")
     if rough.strip() and not _HAS_KEY.search(rough):
         raise _error(Location(file), f"is no recipe: it has none of the keys {', '.join(KEYS)}")
@@ -161,7 +164,7 @@ def _near(path: Path) -> str:
         near = get_close_matches(path.name, [file.name for file in files if file.is_file()])
     except (OSError, ValueError):
         return f"; nor is there a folder {path.parent}"
-    return did_you_mean(path.name, [name for name in near if _can_be_read(path.with_name(name))])
+    return guess(path.name, [name for name in near if _can_be_read(path.with_name(name))])
 
 
 def _can_be_read(path: Path) -> bool:

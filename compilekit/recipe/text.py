@@ -55,8 +55,12 @@ def document_of_steps(text: str, device: str, sample: Mapping[str, Any]) -> Docu
         raise UsageError(
             f'steps are a string such as "channels_last, torch_compile", not {shown(text)}'
         )
+    if not isinstance(sample, Mapping):
+        raise UsageError(f"a sample is a mapping of arguments, not {shown(sample)}")
     flow(sample)  # refuses what no recipe can hold
     reader = _Reader(text)
+    if half := re.search("[\ud800-\udfff]", text):  # a byte of a command line that is not UTF-8
+        raise reader.error("half a surrogate pair is not a character", half.start())
     data = {
         "compilekit": FORMAT,
         "target": {"device": device},

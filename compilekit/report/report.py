@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
+from compilekit.base.arguments import path_of
 from compilekit.base.bytesize import size
 from compilekit.base.texts import printable
+from compilekit.errors import UsageError
 from compilekit.report.data import Data, EndToEnd, Measurement, StepReport
 
 NAME = 30
@@ -48,7 +50,11 @@ class Report(Data):
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        file = path_of(path, "a report is saved in a file")
+        try:
+            file.write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be written: {error.strerror}") from error
 
     def to_json(self) -> str:
         """The report as JSON text."""

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compilekit.base.arguments import refuse_uncallable
 from compilekit.base.progress import Progress
 from compilekit.bundle.files import check_files
 from compilekit.bundle.manifest import NAME, SIGNATURE, File, Manifest, folder_of
 from compilekit.errors import CompilekitError, UsageError
+from compilekit.recipe.messages import shown
 
 
 def uploads(folder: str | Path, *, progress: bool = True) -> list[File]:
@@ -50,6 +52,9 @@ def push(
     Traceback (most recent call last):
     compilekit.errors.BundleError: no-such-folder: no such folder
     """
+    refuse_uncallable("confirm", confirm)
+    if not isinstance(repository, str):
+        raise UsageError(f'a repository is a name such as "user/name", not {shown(repository)}')
     files = uploads(bundle, progress=progress)
     if confirm is not None and not confirm(files):
         raise UsageError("nothing was uploaded")

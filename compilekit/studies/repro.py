@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from compilekit.base import environment
+from compilekit.base.arguments import path_of
 from compilekit.base.words import Purpose
 from compilekit.bundle.calls import TRUSTED
 from compilekit.engine.job import Job
@@ -163,7 +164,7 @@ class Reproducer:
     @classmethod
     def read(cls, folder: str | Path) -> Reproducer:
         """Read the recipe and the state; the model is made later."""
-        place = Path(folder)
+        place = path_of(folder, "a reproducer is the path of a folder")
         try:
             state: Any = json.loads((place / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,9 +93,22 @@ def ready_model(
     from compilekit.subject.sample import module_inputs
 
     model = Model(subject, inputs or module_inputs(plan.recipe))
+    if not model.is_pipeline:
+        _refuse_names(subject, model.inputs)
     check_entry_points(plan, model)
     to_device(model, plan.model_device, host)
     return model
+
+
+def _refuse_names(module: Any, inputs: Iterable[str]) -> None:
+    """Refuse inputs that are not the arguments of a module's forward."""
+    forward = inspect.signature(module.forward)
+    try:
+        forward.bind_partial(**dict.fromkeys(inputs))
+    except TypeError as error:
+        takes = ", ".join(map(str, forward.parameters.values())) or "nothing"
+        kind, named = type(module).__name__, ", ".join(inputs)
+        raise ModelError(f"{kind} takes {takes}, and the inputs are {named}: {error}") from error
 
 
 def to_device(model: Model, device: Device, host: Host) -> None:
@@ -165,10 +179,10 @@ def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
                     "the model that it was built of"
                 )
             raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
-    elif HUB_ID.fullmatch(place):
-        path = _from_hub(place, spec)
     elif Path(place).exists():
         raise ModelError(f"{place}: a file, and a model is a folder or a name of the hub")
+    elif HUB_ID.fullmatch(place):
+        path = _from_hub(place, spec)
     else:
         raise ModelError(f"{place}: no such folder, and no name that the hub could have")
     return _read_index(path)

@@ -312,6 +312,12 @@ def _refuse_unmade(name: str, module: nn.Module) -> None:
     lazy = (*module.named_parameters(), *module.named_buffers())
     if path := next((path for path, t in lazy if nn.parameter.is_lazy(t)), ""):
         raise ModelError(f"{name}.{path} has no shape yet: call the module once, then pass it")
+    frozen = [] if torch.is_inference_mode_enabled() else [p for p, t in lazy if t.is_inference()]
+    if path := next(iter(frozen), ""):
+        raise ModelError(
+            f"{name}.{path} was made under torch.inference_mode, so no step can change it: make "
+            "the model outside of it"
+        )
 
 
 def no_component(name: str, owner: str, known: Iterable[str]) -> str:

@@ -80,6 +80,10 @@ def check_inputs(inputs: object) -> None:
     for name, tensor in tensors.items():
         if tensor.is_meta:
             raise UsageError(f"inputs: {name} is on the meta device, so it holds no values")
+        if tensor.is_nested:
+            raise UsageError(
+                f"inputs: {name} is a nested tensor, which has no shape: pass a padded one"
+            )
     if tensors and not any(tensor.numel() for tensor in tensors.values()):
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
         raise UsageError(f"inputs: {shapes}: no input holds an element, so there is nothing to run")

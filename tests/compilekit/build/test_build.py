@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import RESNET, SAMPLE, Twice, draw
+from support import EXPORTER, RESNET, SAMPLE, Twice, draw
 from torch import nn
 
 import compilekit as ck
@@ -250,3 +250,39 @@ def test_a_transformer_is_compiled_whole_and_diffusers_may_keep_a_register_in_it
     assert abs(draw(pipe) - built.after.images).max() < 0.05
     (counts,) = ck.bundle_of(pipe).counts().values()
     assert counts.compiled == SAMPLE["num_inference_steps"]
+
+
+class InPlace(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.add_(1))
+
+
+def test_a_module_may_write_into_its_inputs(build, load, tmp_path):
+    net = InPlace(8, 8).eval()
+    build("eager_export{components=model}", net, inputs={"x": torch.zeros(3, 8)})
+    loaded = load(tmp_path / "made")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x=torch.zeros(3, 8)), net(torch.zeros(3, 8)))
+
+
+def test_what_a_file_manager_drops_into_a_build_is_no_part_of_it(build, exporter, tmp_path, write):
+    text = (
+        "import compilekit as ck\nfrom pathlib import Path\n@ck.hookimpl(wrapper=True)\n"
+        "def export(destination, context):\n    (destination / '.DS_Store').touch()\n"
+        "    (destination.parent / '._x').touch()\n    return (yield)\n"
+    )
+    host = ck.load_host([EXPORTER, write("litters.py", text)])
+    inputs = {"input": torch.zeros(3, 8)}
+    net = nn.Sequential(nn.Linear(8, 8)).eval()
+    made = build("eager_export{components=model}", net, inputs=inputs, host=host).manifest
+    assert not [file.path for file in made.files if "/." in file.path]
+    ck.load(tmp_path / "made", host=exporter, progress=False)
+
+
+def test_autocast_does_not_reach_into_compiled_code(build, load, tmp_path):
+    build("eager_export{components=model}", Twice().eval(), inputs={"x": torch.ones(3, 8)})
+    loaded, x = load(tmp_path / "made"), torch.ones(3, 8)
+    with torch.no_grad():
+        plain = loaded(x=x)["sum"]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(loaded(x=x)["sum"], plain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import RESNET, SAMPLE, Twice
+from support import EXPORTER, RESNET, SAMPLE, Twice
 from torch import nn
 
 import compilekit as ck
@@ -222,3 +222,51 @@ def test_an_argument_that_no_bundle_can_hold_is_named(build):
 def test_an_entry_point_that_the_sample_never_calls_is_named(build):
     with pytest.raises(ck.StepError, match=r"vae: the sample never calls it.*name `vae.decode`"):
         build("eager_export{components=vae}")
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(8)])
+def test_a_layer_in_training_mode_is_refused(layer, build):
+    net = nn.Sequential(nn.Linear(8, 8), layer)
+    inputs = {"input": torch.randn(3, 8)}
+    with pytest.raises(ck.ModelError, match=r"model.1 is a \w+ in training mode, .* call eval\(\)"):
+        build("eager_export{components=model}", net, inputs=inputs)
+    build("eager_export{components=model}", net.eval(), inputs=inputs)
+
+
+def test_a_module_that_torch_compile_wraps_is_refused(build):
+    net = torch.compile(Twice().eval(), backend="eager")
+    with pytest.raises(ck.ModelError, match=r"model was compiled by torch.compile, and a bundle"):
+        build("eager_export{components=model}", net, inputs={"x": torch.randn(3, 8)})
+
+
+class Spaced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.add_module("a b", nn.Linear(8, 8))
+
+    def forward(self, x):
+        return getattr(self, "a b")(x)
+
+
+def test_a_name_that_a_manifest_cannot_hold_is_told_in_plain_words(build):
+    said = r"a b.weight is float32\[8, 8\], which a bundle cannot hold: its name has a space or a"
+    with pytest.raises(ck.BundleError, match=said):
+        build("eager_export{components=model}", Spaced().eval(), inputs={"x": torch.ones(3, 8)})
+
+
+def test_a_target_in_another_bundle_is_refused(bundle, exporter):
+    recipe, net = ck.Recipe.from_steps("eager_export{components=model}"), nn.Linear(8, 8)
+    with pytest.raises(ck.UsageError, match=r"lies in the bundle .*, which holds nothing else"):
+        ck.build(recipe, net, bundle / "parts" / "new", host=exporter, progress=False)
+
+
+def test_a_hidden_file_of_a_part_is_no_raw_error(build, write):
+    text = (
+        "import compilekit as ck\n@ck.hookimpl(wrapper=True)\n"
+        "def export(destination, context):\n    (destination / '.mine').touch()\n"
+        "    return (yield)\n"
+    )
+    host = ck.load_host([EXPORTER, write("hides.py", text)])
+    net = nn.Sequential(nn.Linear(8, 8)).eval()
+    with pytest.raises(ck.BundleError, match=r"\.mine' is no plain path inside the bundle"):
+        build("eager_export{components=model}", net, inputs={"input": torch.ones(3, 8)}, host=host)

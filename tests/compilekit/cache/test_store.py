@@ -221,3 +221,9 @@ def test_the_environment_says_where_and_how_large(monkeypatch):
     monkeypatch.setenv("HOME", "/home/you")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert settings.folder() == Path("/home/you/.cache/compilekit")
+
+
+def test_a_home_in_the_name_of_the_cache_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COMPILEKIT_CACHE", "~/cache")
+    assert settings.folder() == tmp_path / "cache"

@@ -160,6 +160,10 @@ def test_a_recipe_is_read_from_standard_input():
 def test_tables_keep_to_the_columns_of_a_terminal():
     narrow = ran(COMMAND, "plugins", COLUMNS="70").stdout
     assert max(map(len, narrow.splitlines())) <= 70
+    for width in ("1", "60"):
+        listed = ran(COMMAND, "recipes", COLUMNS=width)
+        assert (listed.returncode, listed.stderr) == (0, "")
+    assert max(map(len, listed.stdout.splitlines())) <= 62
     wide = ran(COMMAND, "plugins").stdout
     assert len(wide.splitlines()) < len(narrow.splitlines())
 
@@ -169,3 +173,32 @@ def test_a_dry_run_lists_what_a_push_would_upload(bundle):
     assert done.returncode == 0
     assert "manifest.json" in done.stdout
     assert done.stdout.endswith("nothing was uploaded: this was a dry run\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["run", "nosuch"], 1), (["apply", "nosuch.yaml", "nosuch"], 2)]
+)
+def test_an_output_that_is_left_out_has_a_default_and_stays_away_without_results(
+    words, code, tmp_path
+):
+    done = command(*words, cwd=tmp_path)
+    assert (done.returncode, "no such f" in done.stderr) == (code, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_choice_is_told_in_plain_words():
+    done = command("plan", "any/bfloat16", "--for", "load")
+    assert (done.returncode, "Value error" in done.stderr) == (2, False)
+    assert "'load' is not one of 'apply', 'build'" in done.stderr
+
+
+def test_bytes_that_are_no_text_are_refused_where_they_stand():
+    done = command("plan", "any/bfloat16", "--steps", "channels_last, \udcff")
+    said = "<steps>:1:16: half a surrogate pair is not a character"
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
+def test_a_file_is_no_name_of_the_hub(write):
+    recipe = write("a.yaml", RECIPE.format(name="a", step="channels_last"))
+    done = command("apply", recipe, "a.yaml", cwd=recipe.parent)
+    assert (done.returncode, "a.yaml: a file, and a model is" in done.stderr) == (2, True)

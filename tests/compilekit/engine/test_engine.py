@@ -290,3 +290,20 @@ def test_a_sample_that_the_model_does_not_take_is_a_plain_error():
     recipe = ck.Recipe.from_steps("precision{dtype=bfloat16}")
     with pytest.raises(ck.ModelError, match="does not run on the model as loaded: RuntimeError"):
         ck.apply(recipe, Net(), inputs={"x": torch.randn(4, 3)}, progress=False)
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+def test_a_model_that_answers_one_call_in_two_ways_is_told():
+    recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=100}")
+    for net, name, count in ((Counting(8, 8), "x", 1), (nn.Linear(8, 8), "input", 0)):
+        inputs = {name: torch.ones(2, 8)}
+        report = ck.apply(recipe, net.eval(), inputs=inputs, progress=False).report
+        said = [text for text in report.warnings if "gives other outputs for the same call" in text]
+        assert len(said) == count

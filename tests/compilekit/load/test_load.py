@@ -8,6 +8,7 @@ import io
 import operator
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -447,3 +448,9 @@ def test_two_loaded_bundles_do_not_share_what_is_edited(pristine, load):
 
 def test_the_sample_of_the_bundle_is_the_recipes(pristine):
     assert ck.Manifest.read(pristine).sample == SAMPLE
+
+
+def test_threads_may_load_at_once(pristine, load):
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: load(pristine), range(4)))
+    assert len({id(pipeline) for pipeline in loaded}) == 4

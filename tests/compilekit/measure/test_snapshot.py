@@ -196,3 +196,17 @@ def test_lazy_parameters_become_structure() -> None:
     lazy(torch.ones(2, 8))
     fresh = nn.LazyLinear(4, bias=False)
     assert changes(look(fresh), look(lazy))["structure"] == ["", "weight"]
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.rand(1).expand(8), torch.rand(8, 16)[:, :4]], ids=["expanded", "with gaps"]
+)
+def test_a_cast_that_closes_gaps_is_no_change_of_layout(weight) -> None:
+    net = nn.Module()
+    net.register_parameter("weight", nn.Parameter(weight))
+    assert done_to(net, lambda: net.to(torch.bfloat16)) == {"dtype": ["weight"]}
+
+
+def test_what_is_compiled_around_a_compiled_module_is_compiled() -> None:
+    net = torch.compile(nn.Linear(3, 4), backend="eager")
+    assert done_to(net, lambda: net.compile(backend="eager")) == {"compiled": [""]}

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from compilekit.errors import Location
-from compilekit.recipe.messages import did_you_mean, shown, validated
+from compilekit.recipe.messages import guess, shown, validated
 from compilekit.steps import Options
 
 if TYPE_CHECKING:
@@ -209,10 +209,10 @@ def test_problems_stand_at_the_value_and_at_an_unknown_key() -> None:
 
 
 def test_near_names_are_found_whatever_their_case_or_ending() -> None:
-    assert did_you_mean("CUDA", ["cpu", "cuda"]) == '. Did you mean "cuda"?'
-    assert did_you_mean("max", ["default", "max-autotune"]) == '. Did you mean "max-autotune"?'
-    assert did_you_mean("x", ["xylophone"]) == ""
-    assert did_you_mean("zebra", []) == ""
+    assert guess("CUDA", ["cpu", "cuda"]) == '. Did you mean "cuda"?'
+    assert guess("max", ["default", "max-autotune"]) == '. Did you mean "max-autotune"?'
+    assert guess("x", ["xylophone"]) == ""
+    assert guess("zebra", []) == ""
 
 
 def test_values_are_shown_short_and_as_yaml() -> None:

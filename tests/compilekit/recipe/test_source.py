@@ -344,3 +344,11 @@ def test_what_is_no_recipe_is_refused_in_words(value: Any) -> None:
         Recipe.parse(value)
     with pytest.raises(UsageError, match=r'steps are a string such as "channels_last, torch_compi'):
         Recipe.from_steps(value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_what_other_editors_save_is_named(encoding, tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_bytes("compilekit: 1\n".encode(encoding))
+    with pytest.raises(RecipeError, match=r"not UTF-8 text: it begins as UTF-16 does. Save it"):
+        Recipe.load(file)

@@ -123,3 +123,29 @@ def test_a_scripted_module_beside_others_is_refused_where_it_is_named():
         ck.ModelError, match=r"model.0 is a RecursiveScriptModule, which holds no P"
     ):
         model.entry_point("model.0")
+
+
+def test_inputs_of_other_names_than_a_forward_has_are_refused():
+    said = r"^Linear takes input: .*, and the inputs are x: got an unexpected keyword argument 'x'"
+    with pytest.raises(ck.ModelError, match=said):
+        apply(nn.Linear(8, 8), {"x": X})
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_a_nested_tensor_is_refused():
+    ragged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(ck.UsageError, match="inputs: input is a nested tensor, which has no shape"):
+        apply(nn.Linear(8, 8), {"input": ragged})
+
+
+def test_an_exported_module_without_names_is_told_apart():
+    net = torch.export.export(nn.Linear(8, 8), (X,)).module()
+    with pytest.raises(ck.ModelError, match=r"What torch.export gives takes its inputs as it was"):
+        apply(net, {"input": X})
+
+
+def test_weights_made_under_inference_mode_are_refused():
+    with torch.inference_mode():
+        net = nn.Linear(8, 8)
+    with pytest.raises(ck.ModelError, match=r"model.weight was made under torch.inference_mode"):
+        apply(net, {"input": X})
