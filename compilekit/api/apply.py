@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compilekit.api.job import ready
 from compilekit.base.arguments import path_of
-from compilekit.base.staging import claimed
+from compilekit.base.staging import absolute, claimed
 from compilekit.bundle.loaded import Built
 from compilekit.bundle.manifest import NAME as MANIFEST
 from compilekit.errors import UsageError
@@ -126,7 +126,7 @@ def build(
     path = path_of(name, "a target is the path of a new folder")
     if not str(name).strip() or path.name in NO_NAMES:
         raise UsageError(f'the target "{path}" is no new folder: name one')
-    for folder in path.absolute().parents:
+    for folder in absolute(path).parents:
         if (folder / MANIFEST).exists():
             raise UsageError(f"{path}: lies in the bundle {folder}, which holds nothing else")
     with claimed(path):

@@ -15,15 +15,20 @@ from pathlib import Path
 from compilekit.base.locks import NoLocksError, try_lock
 from compilekit.errors import MachineError, UsageError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "no space is left on the device",
+    errno.EFBIG: "a file became larger than a file may be there",
+}
 CLAIM = ".claim"
 
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A folder that gets the target's name when all went well, and is removed otherwise."""
-    refuse_existing(target)
-    parents = [parent for parent in target.absolute().parents if not parent.exists()]
+    with _writing(target):
+        refuse_existing(target)
+        parents = missing_parents(target)
     folder = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
     try:
         with _writing(target):
@@ -39,19 +44,17 @@ def staged(target: Path) -> Iterator[Path]:
             _name(folder, target)
     except BaseException as error:
         remove_empty(parents)
-        if _is_full(error):
-            raise MachineError(
-                f"{target}: no space is left on the device; what was written there was removed"
-            ) from error
+        if lack := _lack(error):
+            raise MachineError(f"{target}: {lack}; what was written there was removed") from error
         raise
 
 
 @contextlib.contextmanager
 def claimed(target: Path) -> Iterator[None]:
     """Hold a target's name from the start: a second process that wants it is refused at once."""
-    refuse_existing(target)
-    parents = [parent for parent in target.absolute().parents if not parent.exists()]
     with _writing(target):
+        refuse_existing(target)
+        parents = missing_parents(target)
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _claim(target):
@@ -130,6 +133,21 @@ def sweep(folder: Path) -> None:
                 lock.release()
 
 
+def missing_parents(path: Path) -> list[Path]:
+    """The folders around a path that are not there, the innermost first."""
+    return [parent for parent in absolute(path).parents if not parent.exists()]
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root."""
+    try:
+        return path.absolute()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path}: the current folder was removed, so no path starts there: go to another"
+        ) from error
+
+
 def remove_empty(folders: Sequence[Path]) -> None:
     """Remove those of some folders that are there and empty, the innermost first."""
     for folder in folders:
@@ -137,15 +155,15 @@ def remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _is_full(error: BaseException | None) -> bool:
-    """Whether an error comes from a full device, at first hand or not."""
+def _lack(error: BaseException | None) -> str:
+    """Which lack of room an error comes from, at first hand or not; empty if from none."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return True
+            return NO_ROOM[error.errno]
         error = error.__cause__ or error.__context__
-    return False
+    return ""
 
 
 def refuse_existing(target: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from compilekit.base.columns import aligned
-from compilekit.base.staging import remove_empty
+from compilekit.base.staging import missing_parents, remove_empty
 from compilekit.base.streams import ERR, OUT, own
 from compilekit.base.texts import printable
 from compilekit.errors import UsageError
@@ -38,8 +38,9 @@ def prepared(output: Path) -> Iterator[None]:
 
     Folders that were made for it are removed again if nothing is.
     """
-    made = [path for path in (output, *output.absolute().parents) if not path.exists()]
+    made: list[Path] = []
     try:
+        made = [] if output.exists() else [output, *missing_parents(output)]
         output.mkdir(parents=True, exist_ok=True)
         probe = output / ".compilekit-probe"
         probe.touch()

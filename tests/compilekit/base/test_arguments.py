@@ -73,3 +73,8 @@ def test_other_values_of_a_wrong_kind_are_refused(bundle):
 def test_a_report_that_cannot_be_saved_says_so(tmp_path):
     with pytest.raises(ck.UsageError, match="cannot be written: Is a directory"):
         REPORT.save(tmp_path)
+
+
+def test_a_plugin_of_a_name_that_no_file_can_have_is_not_there():
+    with pytest.raises(ck.PluginLoadError, match="x: no such file"):
+        ck.load_host(["x" * 5000])

@@ -86,6 +86,12 @@ def test_a_full_device_is_named_however_deep_it_is(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_became_too_large_is_named(tmp_path):
+    said = "made: a file became larger than a file may be there; what was written"
+    with pytest.raises(ck.MachineError, match=said), staged(tmp_path / "made"):
+        raise OSError(errno.EFBIG, "File too large")
+
+
 def test_a_name_is_held_from_the_start(tmp_path):
     target = tmp_path / "out" / "made"
     with claimed(target):

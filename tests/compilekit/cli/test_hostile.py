@@ -202,3 +202,18 @@ def test_a_file_is_no_name_of_the_hub(write):
     recipe = write("a.yaml", RECIPE.format(name="a", step="channels_last"))
     done = command("apply", recipe, "a.yaml", cwd=recipe.parent)
     assert (done.returncode, "a.yaml: a file, and a model is" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["apply", "build"])
+def test_a_name_that_no_folder_can_have_is_refused(verb, tmp_path):
+    done = command(verb, "any/bfloat16", "nosuch", "-o", "x" * 300, cwd=tmp_path)
+    assert (done.returncode, "cannot write there: File name too long" in done.stderr) == (2, True)
+
+
+def test_a_current_folder_that_was_removed_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    for verb in ("apply", "build"):
+        gone.mkdir()
+        words = f"cd {gone}; rmdir {gone}; {COMMAND} {verb} any/bfloat16 nosuch -o new"
+        done = shell(words)
+        assert (done.returncode, "the current folder was removed" in done.stderr) == (2, True)
