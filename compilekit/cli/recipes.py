@@ -28,4 +28,4 @@ def run(*, json: options.Json = False) -> None:
             gap = "\n" if previous else ""
             echo(f"{gap}{titles.get(family, family)}")
             previous = family
-        echo("\n".join(f"  {line}" for line in lines))
+        echo("\n".join(lines))
