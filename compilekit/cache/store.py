@@ -50,10 +50,7 @@ class Cache:
             try:
                 stack.enter_context(locked(self._lock(kind, key), lambda: self.note(waiting)))
             except NoLocksError as error:
-                raise UsageError(
-                    f"{self.folder}: this file system has no locks that survive a killed process "
-                    f"({error}); {_ELSEWHERE}"
-                ) from error
+                raise self._lockless(error) from error
             yield
 
     def fetch(self, kind: Kind, key: str, destination: Path) -> Entry | None:
@@ -188,7 +185,10 @@ class Cache:
 
     def _drop_idle(self, entry: Entry) -> bool:
         """Remove an entry that nobody is just making or copying."""
-        lock = try_lock(self._lock(entry.kind, entry.key))
+        try:
+            lock = try_lock(self._lock(entry.kind, entry.key))
+        except NoLocksError as error:
+            raise self._lockless(error) from error
         if lock is None:
             return False
         try:
@@ -196,6 +196,12 @@ class Cache:
         finally:
             lock.release()
         return True
+
+    def _lockless(self, error: NoLocksError) -> UsageError:
+        return UsageError(
+            f"{self.folder}: this file system has no locks that survive a killed process "
+            f"({error}); {_ELSEWHERE}"
+        )
 
     def _entry_folders(self, kind: Kind) -> list[Path]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from filelock import BaseFileLock, SoftFileLock
@@ -227,3 +228,19 @@ def test_a_home_in_the_name_of_the_cache_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COMPILEKIT_CACHE", "~/cache")
     assert settings.folder() == tmp_path / "cache"
+
+
+def test_a_cache_without_locks_is_told_where_it_is_pruned(cache):
+    keep(cache, KEY, {"x": "x"})
+    rmtree(cache.folder / "locks")
+    (cache.folder / "locks").touch()
+    with pytest.raises(ck.UsageError, match="has no locks that survive a killed process"):
+        cache.prune(limit=0)
+
+
+def test_inputs_that_are_no_mapping_are_told(cache):
+    keep(cache, KEY, {"x": "x"})
+    ((entry, _),) = cache.entries()
+    (cache.folder / "parts" / KEY / "inputs.json").write_text("[1]")
+    with pytest.raises(ck.UsageError, match=r"inputs.json: holds no mapping"):
+        cache.why(entry, entry)
