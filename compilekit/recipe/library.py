@@ -72,6 +72,8 @@ def read(source: str | Path) -> Document:
             "a recipe is a `Recipe`, the path of a file, or the name of a shipped recipe, not "
             f"{shown(source)}; `Recipe.parse` reads text"
         )
+    if not str(source).strip():
+        raise UsageError(f"{shown(str(source))} names no recipe: name a file, or a shipped recipe")
     if source == "-":
         return read_stdin()
     if isinstance(source, Path) or _is_path(source) or _is_file(source):

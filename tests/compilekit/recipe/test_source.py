@@ -352,3 +352,9 @@ def test_what_other_editors_save_is_named(encoding, tmp_path):
     file.write_bytes("compilekit: 1\n".encode(encoding))
     with pytest.raises(RecipeError, match=r"not UTF-8 text: it begins as UTF-16 does. Save it"):
         Recipe.load(file)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n"])
+def test_a_name_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r'^".*" names no recipe: name a file, or a shipped recip'):
+        plan(name)
