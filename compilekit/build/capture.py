@@ -62,7 +62,9 @@ def _guidances(
     model: Model, sample: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
     yield changes
-    if GUIDANCE in changes or not hasattr(type(model.subject), "do_classifier_free_guidance"):
+    # Stable Video Diffusion has guidance, and takes it under other names.
+    has_guidance = hasattr(type(model.subject), "do_classifier_free_guidance")
+    if GUIDANCE in changes or GUIDANCE not in model.parameters or not has_guidance:
         return
     guided = float(sample.get(GUIDANCE, SOME_GUIDANCE)) > NO_GUIDANCE
     yield {**changes, GUIDANCE: NO_GUIDANCE if guided else SOME_GUIDANCE}

@@ -174,7 +174,10 @@ class Binder:
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name; raises TypeError as Python does."""
         if len(args) > len(self._names):
-            raise TypeError(f"{self._name} takes {len(self._names)} arguments, not {len(args)}")
+            raise TypeError(
+                f"{self._name} takes {len(self._names)} arguments, not {len(args)}: "
+                "a bundle keeps none beyond the named ones"
+            )
         arguments = dict(zip(self._names, args, strict=False))
         for key, value in kwargs.items():
             if key in arguments:

@@ -19,8 +19,8 @@ BATCH = "batch"
 
 PROMPTS = ("prompt", "negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2")
 
-FROM_FIRST_TO_LAST = ("UnCLIPScheduler", "KarrasVeScheduler")
-"""Schedulers that spread their steps from the first to the last, so they take two or more."""
+TWO_STEPS = {"UnCLIPScheduler", "KarrasVeScheduler", "MochiPipeline", "SanaSprintPipeline"}
+"""Schedulers and pipelines that spread their steps from the first to the last, and need both."""
 
 COUNTS = {
     "num_images_per_prompt": "images",
@@ -102,10 +102,11 @@ def one_step(model: Model, arguments: Mapping[str, Any]) -> dict[str, Any]:
     usual = model.parameters.get("strength")
     strength = result.get("strength", 1 if usual is None else usual.default)
     fits = isinstance(strength, int | float) and 0 < strength <= 1
-    scheduler = type(getattr(model.subject, "scheduler", None)).__name__
-    # Sana Sprint takes the time of the one step between the first and the last.
-    two = scheduler in FROM_FIRST_TO_LAST or "intermediate_timesteps" in model.parameters
-    result["num_inference_steps"] = max(1 + two, math.ceil(1 / strength) if fits else 1)
+    names = {
+        type(part).__name__ for part in (model.subject, getattr(model.subject, "scheduler", None))
+    }
+    least = 2 if names & TWO_STEPS else 1
+    result["num_inference_steps"] = max(least, math.ceil(1 / strength) if fits else 1)
     return result
 
 

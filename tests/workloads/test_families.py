@@ -32,6 +32,7 @@ OWN = pytest.mark.filterwarnings(
 """Warnings that pipelines of diffusers raise on themselves."""
 
 
+@OWN
 @pytest.mark.parametrize(("kind", "step", "reason"), TELLING)
 def test_a_step_breaks_nothing_and_says_what_it_leaves_alone(kind, step, reason, tmp_path):
     done = tried(kind, step, tmp_path)

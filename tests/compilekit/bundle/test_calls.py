@@ -83,7 +83,7 @@ def test_arguments_get_their_names_and_defaults_in_one_order():
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((1, 2, 3, 4, 5), {}, "unet takes 4 arguments, not 5"),
+        ((1, 2, 3, 4, 5), {}, "unet takes 4 arguments, not 5: a bundle keeps none beyond"),
         ((1,), {"sample": 2, "timestep": 1}, "unet got two values for sample"),
         ((1,), {}, "unet needs the argument timestep"),
     ],

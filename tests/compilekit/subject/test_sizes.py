@@ -41,7 +41,7 @@ def test_a_warm_up_takes_one_step_at_the_strength_that_the_pipeline_takes_by_def
 
 
 @pytest.mark.parametrize(
-    "kind", ["KandinskyV22PriorPipeline", "KarrasVePipeline", "SanaSprintPipeline"]
+    "kind", ["KandinskyV22PriorPipeline", "KarrasVePipeline", "MochiPipeline", "SanaSprintPipeline"]
 )
 def test_a_warm_up_takes_two_steps_where_the_pipeline_cannot_take_one(kind):
     assert (
