@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from compilekit.base.texts import printable
 from compilekit.errors import Location, Problem, RecipeError, UsageError
 from compilekit.recipe.messages import guess, shown
 from compilekit.recipe.nodes import KeyPath, Place, parse
@@ -176,4 +177,4 @@ def _can_be_read(path: Path) -> bool:
 
 
 def _error(where: Location, message: str, key: str = "") -> RecipeError:
-    return RecipeError([Problem(where, key, message)])
+    return RecipeError([Problem(where, key, printable(message))])

@@ -191,7 +191,7 @@ def test_without_a_key_verify_says_what_it_checked_and_no_more(bundle, ours):
     (bundle / "model.sig").unlink()
     unsigned = run(app, ["verify", str(bundle)])
     assert unsigned.exit_code == 0
-    assert unsigned.output.splitlines()[1:] == [
+    assert unsigned.stdout.splitlines()[1:] == [
         "the manifest: unchecked: it holds no own digest",
         "not signed: an accident would be noticed, a forgery would not",
     ]
@@ -244,14 +244,14 @@ def test_without_the_package_it_is_named(bundle, load, ours, monkeypatch):
 def test_the_commands_sign_and_check(bundle, ours, theirs):
     run = CliRunner().invoke
     signed = run(app, ["sign", str(bundle), "--key", str(ours[0])])
-    assert (signed.exit_code, signed.output) == (0, f"signed: {bundle / 'model.sig'}\n")
+    assert (signed.exit_code, signed.stdout) == (0, f"signed: {bundle / 'model.sig'}\n")
     good = run(app, ["verify", str(bundle), "--key", str(ours[1])])
     assert good.exit_code == 0
     assert f"signed by {ours[1]}" in good.output
     bad = run(app, ["verify", str(bundle), "--key", str(theirs[1])])
     assert (bad.exit_code, "not trusted" in bad.output) == (1, True)
     unasked = run(app, ["verify", str(bundle)])
-    assert unasked.output.splitlines()[1:] == [
+    assert unasked.stdout.splitlines()[1:] == [
         "the manifest: as it was written",
         "signed by a key that was not checked: name the public one with --key",
     ]

@@ -52,7 +52,9 @@ def test_a_broken_budget_ends_it_before_anything_is_timed():
 
 @pytest.mark.parametrize("wrong", [{"batches": []}, {"batches": [0]}, {"runs": 0}])
 def test_nothing_to_measure_is_an_error(wrong):
-    with pytest.raises(ck.UsageError, match="batches and runs must be 1 at the least"):
+    with pytest.raises(
+        ck.UsageError, match="batches and runs must be whole numbers, 1 at the least"
+    ):
         ck.bench("sd/cpu", **wrong)
 
 
