@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from compilekit.errors import UsageError
@@ -18,6 +20,11 @@ def path_of(value: object, what: str) -> Path:
         raise UsageError(f"{what}, not a value of type {type(value).__name__}")
     if "\0" in str(value):
         raise UsageError(f"{what}, and {str(value)!r} is none")
+    try:
+        os.lstat(value)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{what}, and {str(value)[:40]!r}... is too long for one") from error
     return Path(value)
 
 

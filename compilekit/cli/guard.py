@@ -19,6 +19,7 @@ from compilekit.base.streams import captured
 from compilekit.cli import options
 from compilekit.cli.shared import complain
 from compilekit.errors import CompilekitError, RecipeError, UsageError
+from compilekit.recipe.messages import shown
 
 FAILED, WRONG = 1, 2
 
@@ -44,6 +45,11 @@ def guarded(function: Callable[..., None], *, aloud: bool = False) -> Callable[.
             if error.repro is not None:
                 complain(f"compilekit replay {error.repro}", title="to replay it")
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            complain(f"{shown(str(error.filename))}: the name is too long for a file")
+            raise typer.Exit(WRONG) from error
 
     command, shared = signature(function, eval_str=True), signature(common, eval_str=True)
     parameters = [*command.parameters.values(), *shared.parameters.values()]
