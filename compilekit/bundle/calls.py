@@ -7,13 +7,20 @@ import inspect
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from compilekit.base import nested
 from compilekit.bundle.manifest import Output, Parameter
-from compilekit.bundle.signature import RETURN_DICT, Constant, Seen, Signature, TensorArgument
+from compilekit.bundle.signature import (
+    RETURN_DICT,
+    Constant,
+    DType,
+    Seen,
+    Signature,
+    TensorArgument,
+)
 from compilekit.errors import BundleError, StepError, SymbolicShapeError
 
 SCALARS = (bool, int, float, str, type(None))
@@ -84,6 +91,11 @@ def signature_of(call_leaves: Mapping[str, Any]) -> Signature:
     tensors, constants, ignored = [], [], []
     for path, leaf in named(call_leaves).items():
         if isinstance(leaf, Seen):
+            if leaf.dtype not in get_args(DType):
+                raise StepError(
+                    f"the argument {path} is {leaf.dtype}, which a bundle cannot hold: compile "
+                    "another module"
+                )
             order = order_of(call_leaves[path])
             tensors.append(TensorArgument(path=path, order=order, **vars(leaf)))
         elif isinstance(leaf, Constant):

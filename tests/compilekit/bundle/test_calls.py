@@ -48,6 +48,12 @@ def test_a_signature_tells_tensors_constants_and_the_rest():
     assert found.ignored == ("generator",)
 
 
+def test_an_argument_that_a_bundle_cannot_hold_is_named():
+    call = {"x": torch.zeros(2), "rotary": [torch.zeros(2, dtype=torch.complex128)]}
+    with pytest.raises(ck.StepError, match=r"^the argument rotary.0 is complex128, which a bundle"):
+        signature_of(leaves(call))
+
+
 @pytest.mark.parametrize(
     "change",
     [
