@@ -45,6 +45,8 @@ def export(destination, context):
     import torch
     from torch._export.serde.serialize import serialize
 
+    from compilekit_plugins.torch_compile.symbols import check_symbols
+
     if "EXPORT_LOG" in os.environ:
         with Path(os.environ["EXPORT_LOG"]).open("a", encoding="utf-8") as log:
             log.write(f"{context.entry}\n")
@@ -52,10 +54,7 @@ def export(destination, context):
     program = torch.export.export(
         context.flat, context.inputs, dynamic_shapes=(dims,) if any(dims) else None, strict=False
     )
-    made = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    for name, each in zip(program.graph_signature.user_inputs, context.symbols, strict=True):
-        if any(isinstance(made[name].shape[place], int) for place in each):
-            raise ck.SymbolicShapeError(f"the code fixes a size of {name}")
+    check_symbols(program, context.symbols)
     # Quantised weights become the plain tensors that they consist of.
     program = program.run_decompositions({})
     (destination / "program.json").write_bytes(serialize(program).exported_program)
