@@ -172,7 +172,7 @@ def bench(
     compilekit.errors.UsageError: batches and runs must be whole numbers, 1 at the least
     """
     counts = [*batches, runs] if isinstance(batches, Sequence) and batches else [0]
-    if any(not isinstance(count, int) or count < 1 for count in counts):
+    if any(type(count) is not int or count < 1 for count in counts):
         raise UsageError("batches and runs must be whole numbers, 1 at the least")
     job = ready(recipe, host=host, progress=progress).job(pipeline, inputs)
     from compilekit.studies.bench.run import bench as run

@@ -50,7 +50,8 @@ def test_plugins_are_a_list(plugins):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"batches": 3}, {"batches": "12"}, {"batches": [1.5]}, {"runs": None}]
+    "arguments",
+    [{"batches": 3}, {"batches": "12"}, {"batches": [1.5]}, {"batches": [True]}, {"runs": None}],
 )
 def test_batches_and_runs_are_whole_numbers(arguments):
     with pytest.raises(ck.UsageError, match=r"^batches and runs must be whole numbers, 1 at the"):
