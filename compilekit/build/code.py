@@ -1,18 +1,23 @@
 """The Python code of a model. A cached part is not used after the code changed.
 
 Installed packages are known by their versions; the user's own code by the digest of its files.
+What this process happens to have imported must not count: another process imports other modules.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
+import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING
@@ -22,9 +27,13 @@ if TYPE_CHECKING:
 
 DEPTH = 6
 
+_SCHEMES = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+_SELF = Path(__file__).parents[1]
+"""compilekit's own files: their digest is in every key."""
+
 _INSTALLED = tuple(
-    str(Path(sysconfig.get_path(name)).resolve())
-    for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    f"{folder.resolve()}{os.sep}"
+    for folder in (_SELF, *(Path(sysconfig.get_path(name)) for name in _SCHEMES))
 )
 
 
@@ -49,7 +58,7 @@ def code_of(modules: Iterable[nn.Module]) -> Code:
         names.update(name for value in vars(layer).values() for name in _inside(value))
     names.update(name for kind in classes for name in _homes(kind))
     versions: dict[str, str] = {}
-    is_own = False
+    own = []
     for name in names:
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
@@ -59,11 +68,9 @@ def code_of(modules: Iterable[nn.Module]) -> Code:
         elif not file:
             raise UnknownCodeError(f"{name} is in no file")
         else:
-            is_own = True
-    if is_own:
-        # Modules that it imports may have changed too.
-        versions |= {module.__name__: source_digest(path) for module, path in _users_modules()}
-    return Code(versions, is_own)
+            own.append(name)
+    versions |= {name: source_digest(path) for name, path in _with_imports(own)}
+    return Code(versions, bool(own))
 
 
 def source_digest(path: Path) -> str:
@@ -114,13 +121,63 @@ def _is_installed(file: str) -> bool:
     return str(Path(file).resolve()).startswith(_INSTALLED)
 
 
-def _users_modules() -> Iterator[tuple[ModuleType, Path]]:
-    """Every imported module that belongs to no installed package."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
+def _with_imports(names: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The user's own modules, and all of the user's that they import, now or later."""
+    waiting, seen = list(names), set(names)
+    while waiting:
+        name = waiting.pop()
+        file, package = _place(name)
         # Modules that are made at run time may have a `__file__` that is no path.
-        if isinstance(file, str) and Path(file).is_file() and not _is_installed(file):
-            yield module, Path(file)
+        if not isinstance(file, str) or not Path(file).is_file() or _is_installed(file):
+            continue
+        yield name, Path(file)
+        parent = name.rpartition(".")[0]
+        found = {*_imports(Path(file).read_bytes(), package), *([parent] if parent else [])}
+        waiting += found - seen
+        seen |= found
+
+
+def _place(name: str) -> tuple[str | None, str]:
+    """The file of a module, and the package it belongs to. Nothing is imported to find it."""
+    if (module := sys.modules.get(name)) is not None:
+        return getattr(module, "__file__", None), getattr(module, "__package__", None) or ""
+    spec = _spec(name)
+    return (spec.origin, spec.parent or "") if spec else (None, "")
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """As `importlib.util.find_spec`, which would import the packages that a module lies in."""
+    parent, path = name.rpartition(".")[0], None
+    if parent:
+        package = sys.modules.get(parent) or _spec(parent)
+        path = getattr(package, "__path__", None) or getattr(
+            package, "submodule_search_locations", None
+        )
+        if path is None:
+            return None
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    return next((spec for find in finders if find and (spec := find(name, path))), None)
+
+
+@functools.lru_cache(maxsize=4096)
+def _imports(source: bytes, package: str) -> frozenset[str]:
+    """The names of all modules that a module's source may import."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # compiled code, or another version of Python
+        return frozenset()
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            home = "." * node.level + (node.module or "")
+            try:
+                home = importlib.util.resolve_name(home, package)
+            except ImportError:  # it leads out of the package, and fails when it runs
+                continue
+            names.update((home, *(f"{home}.{alias.name}" for alias in node.names)))
+    return frozenset(names)
 
 
 @functools.cache
