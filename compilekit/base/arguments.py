@@ -19,12 +19,14 @@ def path_of(value: object, what: str) -> Path:
     if not isinstance(value, str | Path):
         raise UsageError(f"{what}, not a value of type {type(value).__name__}")
     if "\0" in str(value):
-        raise UsageError(f"{what}, and {str(value)!r} is none")
+        raise UsageError(f"{what}, and {str(value)!r} is no path")
     try:
         os.lstat(value)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(f"{what}, and {str(value)[:40]!r}... is too long for one") from error
+            raise UsageError(
+                f"{what}, and {str(value)[:40]!r}... is too long for a path"
+            ) from error
     return Path(value)
 
 

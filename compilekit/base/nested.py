@@ -35,7 +35,7 @@ def _joined(path: str, key: Any) -> str:
     plain = (
         key and key[0] not in "[-0123456789" and "." not in key
         if isinstance(key, str)
-        else (type(key) is int)
+        else type(key) is int
     )
     name = str(key) if plain else f"[{key!r}]"
     return f"{path}.{name}" if path else name

@@ -18,7 +18,7 @@ from compilekit.errors import MachineError, UsageError
 NO_ROOM = {
     errno.ENOSPC: "no space is left on the device",
     errno.EDQUOT: "no space is left on the device",
-    errno.EFBIG: "a file became larger than a file may be there",
+    errno.EFBIG: "a file became larger than the system allows",
 }
 CLAIM = ".claim"
 

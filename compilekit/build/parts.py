@@ -117,10 +117,8 @@ class PartsExporter:
 
     def _run_both(self, loaded: Model) -> None:
         """Compare one denoising step: components that no step names have no recorded calls."""
-        sample, seed = (
-            one_step(self.execution.model, self.execution.sample),
-            self.job.plan.recipe.seed,
-        )
+        sample = one_step(self.execution.model, self.execution.sample)
+        seed = self.job.plan.recipe.seed
         reference = images_of(self.execution.run_sample(sample))
         try:
             drawn = images_of(loaded.run(sample, seed))

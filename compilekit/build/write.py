@@ -38,7 +38,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_subject(model: Model) -> None:
-    """Check before the work starts that another process could make this model as it serves."""
+    """Check before the work starts that another process could make this model for use."""
     for name, module in model.modules.items():
         _refuse_compiled(name, module)
         _refuse_training(name, module)
@@ -63,8 +63,8 @@ def check_subject(model: Model) -> None:
 def _refuse_compiled(name: str, module: nn.Module) -> None:
     if is_wrapper(module):
         raise ModelError(
-            f"{name} was compiled by torch.compile, and a bundle holds what its own steps compile: "
-            "pass the module that it was made of"
+            f"{name} was compiled by torch.compile, which a bundle cannot hold: pass the original "
+            "module"
         )
 
 
@@ -75,8 +75,8 @@ def _refuse_training(name: str, module: nn.Module) -> None:
         if part.training and (drops or isinstance(part, NORMS)):
             where = f"{name}.{path}".rstrip(".")
             raise ModelError(
-                f"{where} is a {type(part).__name__} in training mode, and a bundle holds the "
-                f"model as it serves: call eval() on {name}"
+                f"{where} is a {type(part).__name__} in training mode, which a bundle cannot "
+                f"hold: call eval() on {name}"
             )
 
 

@@ -23,9 +23,9 @@ def _recipe_faults(manifest: Contents) -> Iterator[str]:
     rows = steps if isinstance(steps, list) else []
     names = [next(iter(row), "") if isinstance(row, dict) else "" for row in rows]
     if names != [step.name for step in manifest.steps]:
-        yield "recipe: its steps are not those that `steps` lists"
+        yield "recipe: its steps differ from those under `steps`"
     elif digest_of(manifest.recipe) != manifest.digest:
-        yield "recipe: it is not the one that `digest` is of"
+        yield "recipe: it does not match `digest`"
 
 
 def _file_faults(manifest: Contents) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _tensor_faults(component: Component) -> Iterator[str]:
     for tensor in component.tensors:
         where = f"components: {component.name}: {tensor.name}"
         if sorted(tensor.order) != list(range(len(tensor.shape))):
-            yield f"{where}: its order of dimensions is none"
+            yield f"{where}: its order does not name each dimension once"
         if tensor.key is not None and component.constants is None:
             yield f"{where}: there is no file to find it in"
         for inner in tensor.inner:

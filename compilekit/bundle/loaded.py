@@ -95,9 +95,8 @@ def refuse_loaded(subject: Any) -> None:
     loaded = getattr(subject, "__dict__", {}).get(_ATTRIBUTE)
     if isinstance(loaded, Loaded):
         raise UsageError(
-            f"this {type(subject).__name__} was loaded from the bundle {loaded.folder}, whose "
-            "steps are done and whose code is compiled: pass the model that the bundle was built "
-            "of, with all the steps in one recipe"
+            f"this {type(subject).__name__} was loaded from the bundle {loaded.folder}, which is "
+            "compiled already: pass the original model, with all the steps in one recipe"
         )
 
 

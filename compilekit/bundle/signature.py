@@ -68,7 +68,7 @@ class TensorArgument(_Data):
     @model_validator(mode="after")
     def _orders_all(self) -> TensorArgument:
         if sorted(self.order) != list(range(len(self.shape))):
-            raise ValueError(f"{self.path}: its order of dimensions is none")
+            raise ValueError(f"{self.path}: its order does not name each dimension once")
         return self
 
     @property

@@ -85,7 +85,7 @@ def _from_caller(trust: Trust | None) -> list[Path] | None:
     keys = trust if isinstance(trust, list | tuple) else [trust]
     if not keys:
         raise UsageError("trust=[]: name at least one public key")
-    return [path_of(key, "trust= is the file of a public key, or a list of such") for key in keys]
+    return [path_of(key, "trust= is the file of a public key, or a list of them") for key in keys]
 
 
 def _from_environment() -> list[Path] | None:
@@ -125,7 +125,7 @@ def _signed_by(folder: Path, manifest: Manifest, digest: str, keys: Sequence[Pat
 
 
 def is_signed(folder: Path, manifest: Manifest, digest: str) -> bool:
-    """Whether there is a signature, of which nobody knows whose. Raises if it is of other files."""
+    """Whether there is a signature, by a key not checked here. Raises if it signs other files."""
     path = folder / SIGNATURE
     if not path.exists() and not path.is_symlink():
         return False

@@ -52,8 +52,8 @@ def optimize(run: Execution, step: PlannedStep, context: StepContext) -> StepRes
 
 
 EXPORTED = (
-    ". What torch.export gives takes its inputs as it was exported, and here they come by name: "
-    "export it with `kwargs=`, or pass the module that it was made of"
+    ". A module from torch.export takes its inputs the way it was exported, and compilekit passes "
+    "them by name: export it with `kwargs=`, or pass the original module"
 )
 
 

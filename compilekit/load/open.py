@@ -14,7 +14,7 @@ from compilekit.plan.whole import missing
 from compilekit.plugin.host import Host
 
 LOADING = threading.RLock()
-"""Held while parts are loaded: what torch reads programs with is not made for two threads."""
+"""Held while parts are loaded: torch reads programs in one thread only."""
 
 
 def open_bundle(

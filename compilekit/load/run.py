@@ -10,7 +10,7 @@ import torch
 
 from compilekit.base.texts import summary
 from compilekit.errors import BundleError, UsageError
-from compilekit.load.arguments import check_arguments
+from compilekit.load.overrides import check_overrides
 from compilekit.load.verify import Recorded
 from compilekit.load.whole import run_whole
 from compilekit.subject.model import Model
@@ -24,7 +24,7 @@ def run_sample(subject: Any, loaded: Loaded, changes: Mapping[str, Any]) -> Any:
     """Run the sample once; `changes` replace its arguments."""
     if loaded.manifest.kind == "module":
         return _run_module(subject, loaded, changes)
-    check_arguments(subject, loaded.manifest.sample, changes)
+    check_overrides(subject, loaded.manifest.sample, changes)
     arguments = {**opened(loaded.manifest.sample, loaded.folder), **opened(changes, Path())}
     seed = arguments.pop("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**63:

@@ -175,8 +175,8 @@ def _index(place: str, spec: ModelSource) -> dict[str, Any] | None:
                 return None
             if (Path(place) / MANIFEST).is_file():
                 raise ModelError(
-                    f"{place} is a bundle, whose steps are done and whose code is compiled: pass "
-                    "the model that it was built of"
+                    f"{place} is a bundle, which is compiled already: pass the model that it was "
+                    "built from"
                 )
             raise ModelError(f"{place} is no pipeline: it holds no {INDEX}")
     elif Path(place).exists():

@@ -304,7 +304,7 @@ def _refuse_scripted(name: str, module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise ModelError(
             f"{name} is a {type(module).__name__}, which holds no Python code to work on: pass the "
-            "module that it was made of"
+            "original module"
         )
 
 

@@ -26,7 +26,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("value", [3, b"x", object(), "a\0b"], ids=["int", "bytes", "other", "nul"])
 @pytest.mark.parametrize("said", CALLS)
 def test_what_is_no_path_is_refused(said, value):
-    with pytest.raises(ck.UsageError, match=f"^{said}, (not a value of type|and .* is none)"):
+    with pytest.raises(ck.UsageError, match=f"^{said}, (not a value of type|and .* is no path)"):
         CALLS[said](value)
 
 

@@ -87,7 +87,7 @@ def test_a_full_device_is_named_however_deep_it_is(tmp_path):
 
 
 def test_a_file_that_became_too_large_is_named(tmp_path):
-    said = "made: a file became larger than a file may be there; what was written"
+    said = "made: a file became larger than the system allows; what was written"
     with pytest.raises(ck.MachineError, match=said), staged(tmp_path / "made"):
         raise OSError(errno.EFBIG, "File too large")
 

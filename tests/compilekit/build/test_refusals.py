@@ -235,7 +235,7 @@ def test_a_layer_in_training_mode_is_refused(layer, build):
 
 def test_a_module_that_torch_compile_wraps_is_refused(build):
     net = torch.compile(Twice().eval(), backend="eager")
-    with pytest.raises(ck.ModelError, match=r"model was compiled by torch.compile, and a bundle"):
+    with pytest.raises(ck.ModelError, match=r"model was compiled by torch.compile, which a bundle"):
         build("eager_export{components=model}", net, inputs={"x": torch.randn(3, 8)})
 
 

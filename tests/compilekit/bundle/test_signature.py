@@ -168,5 +168,5 @@ def test_a_signature_reads_as_its_tensors_and_telling_constants():
 
 
 def test_an_order_that_leaves_out_a_dimension_is_refused():
-    with pytest.raises(ValueError, match="x: its order of dimensions is none"):
+    with pytest.raises(ValueError, match="x: its order does not name each dimension once"):
         TensorArgument(path="x", dtype="float32", shape=(2, 3), order=(0, 0), device="cpu")

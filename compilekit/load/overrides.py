@@ -17,7 +17,7 @@ PAIRS = (("height", "width"), ("width", "height"))
 """diffusers takes the default of both where one is left out."""
 
 
-def check_arguments(subject: Any, sample: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+def check_overrides(subject: Any, sample: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """Refuse what the pipeline would ignore, and values of another type than it declares."""
     call = type(subject).__call__
     accepted = inspect.signature(call).parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import compilekit as ck
-from compilekit.load.arguments import check_arguments
+from compilekit.load.overrides import check_overrides
 from compilekit.testing import tiny_pipeline
 
 
@@ -32,7 +32,7 @@ def pipeline():
 )
 def test_it_is_refused(pipeline, changes, said):
     with pytest.raises(ck.UsageError) as caught:
-        check_arguments(pipeline, {}, changes)
+        check_overrides(pipeline, {}, changes)
     assert said in str(caught.value)
 
 
@@ -46,8 +46,8 @@ def test_it_is_refused(pipeline, changes, said):
     ],
 )
 def test_it_is_taken(pipeline, changes):
-    check_arguments(pipeline, {}, changes)
+    check_overrides(pipeline, {}, changes)
 
 
 def test_one_side_is_enough_where_the_sample_has_the_other(pipeline):
-    check_arguments(pipeline, {"width": 64}, {"height": 96})
+    check_overrides(pipeline, {"width": 64}, {"height": 96})
