@@ -81,51 +81,49 @@ def check(bundle: Path, load: Callable[..., Any]) -> Callable[[], None]:
     return _check
 
 
-def check_manifest(data: Any, manifests: Any, bundle: Path, check: Callable[[], None]) -> None:
-    text = data.draw(manifests).encode(errors="surrogatepass")
-    with replaced(bundle / "manifest.json", text):
-        check()
+@pytest.fixture
+def change(
+    bundle: Path, manifests: Any, headers: dict[str, Any]
+) -> dict[str, Callable[[Any], contextlib.AbstractContextManager[None]]]:
+    """What changes the bundle for a while, by what it mutates."""
+
+    def manifest(data: Any) -> contextlib.AbstractContextManager[None]:
+        text = data.draw(manifests).encode(errors="surrogatepass")
+        return replaced(bundle / "manifest.json", text)
+
+    @contextlib.contextmanager
+    def header(data: Any) -> Iterator[None]:
+        name = data.draw(st.sampled_from(sorted(headers)))
+        text = data.draw(headers[name]).encode(errors="surrogatepass")
+        before = (bundle / name).read_bytes()
+        end = LENGTH + int.from_bytes(before[:LENGTH], "little")
+        content = len(text).to_bytes(LENGTH, "little") + text + before[end:]
+        listed = json.loads((bundle / "manifest.json").read_text())
+        (row,) = (row for row in listed["files"] if row["path"] == name)
+        row.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        new = json.dumps(listed).encode()
+        with replaced(bundle / name, content), replaced(bundle / "manifest.json", new):
+            yield
+
+    return {"manifest": manifest, "header of weights": header}
 
 
-def check_header(data: Any, headers: Any, bundle: Path, check: Callable[[], None]) -> None:
-    name = data.draw(st.sampled_from(sorted(headers)))
-    header = data.draw(headers[name]).encode(errors="surrogatepass")
-    before = (bundle / name).read_bytes()
-    end = LENGTH + int.from_bytes(before[:LENGTH], "little")
-    content = len(header).to_bytes(LENGTH, "little") + header + before[end:]
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (row,) = (row for row in manifest["files"] if row["path"] == name)
-    row.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-    with (
-        replaced(bundle / name, content),
-        replaced(bundle / "manifest.json", json.dumps(manifest).encode()),
-    ):
-        check()
+MUTATED = pytest.mark.parametrize("what", ["manifest", "header of weights"])
 
 
-@some(200)
+@MUTATED
+@some(150)
 @given(data=st.data())
-def test_a_mutated_manifest_loads_or_is_refused(data, manifests, bundle, check):
-    check_manifest(data, manifests, bundle, check)
-
-
-@some(100)
-@given(data=st.data())
-def test_a_mutated_header_of_weights_loads_or_is_refused(data, headers, bundle, check):
-    check_header(data, headers, bundle, check)
+def test_a_mutated_bundle_loads_or_is_refused(data, what, change, check):
+    with change[what](data):
+        check()
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-@some(3300)
+@MUTATED
+@some(2500)
 @given(data=st.data())
-def test_many_mutated_manifests_load_or_are_refused(data, manifests, bundle, check):
-    check_manifest(data, manifests, bundle, check)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(3600)
-@some(1400)
-@given(data=st.data())
-def test_many_mutated_headers_of_weights_load_or_are_refused(data, headers, bundle, check):
-    check_header(data, headers, bundle, check)
+def test_many_mutated_bundles_load_or_are_refused(data, what, change, check):
+    with change[what](data):
+        check()

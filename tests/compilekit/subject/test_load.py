@@ -97,7 +97,9 @@ steps: [precision: {{dtype: bfloat16}}]
 def test_what_came_out_of_a_bundle_is_refused_at_once(pristine, load):
     pipeline = load(pristine)
     for verb in (ck.apply, ck.explain):
-        with pytest.raises(ck.UsageError, match=r"was loaded from the bundle .*: pass the original model"):
+        with pytest.raises(
+            ck.UsageError, match=r"was loaded from the bundle .*: pass the original model"
+        ):
             verb(CAST, pipeline, progress=False)
     with pytest.raises(ck.UsageError, match="this StableDiffusionPipeline was loaded from the"):
         ck.build(CAST, lambda: pipeline, pristine.with_name("new"), progress=False)
