@@ -142,8 +142,24 @@ def tried(kind: str, step: str, folder: Path) -> Tried:
     except ck.NoMatchError as error:
         moved = distance(drawn(pipeline, sample, 11), untouched(kind))
         return Tried(moved, LIMIT, {}, str(error))
+    except (ck.StepError, ck.VerificationError) as error:
+        if step != "precision":
+            raise
+        return Tried(beyond_a_cast(kind, sample), LIMIT, {}, str(error))
     moved = distance(drawn(done.pipeline, sample, 11), untouched(kind))
     return Tried(moved, limit, dict(done.report.steps[0].skipped))
+
+
+def beyond_a_cast(kind: str, sample: dict[str, Any]) -> float:
+    """How far the step's output is from that of `pipe.to(bfloat16)`; 0 if neither runs."""
+    cast = tiny_pipeline(kind).to(torch.bfloat16)
+    try:
+        expected = drawn(cast, sample, 11)
+    except (RuntimeError, TypeError):  # where numpy meets bfloat16, or noise is always float32
+        return 0.0
+    recipe = ck.Recipe.from_steps("precision{dtype=bfloat16, budget=99}", sample=sample)
+    done = ck.apply(recipe, tiny_pipeline(kind), progress=False)
+    return distance(drawn(done.pipeline, sample, 11), expected)
 
 
 def built(kind: str, folder: Path) -> Tried:

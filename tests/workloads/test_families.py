@@ -23,6 +23,7 @@ TELLING = [
     ("WanPipeline", "channels_last", ""),
     ("StableDiffusionXLControlNetUnionPipeline", "torch_compile", ""),
     ("AuraFlowPipeline", "torch_compile", ""),
+    ("HunyuanDiTPipeline", "precision", ""),
 ]
 """A step on a pipeline, and a part of the reason why it leaves something alone, if it does."""
 

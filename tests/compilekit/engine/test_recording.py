@@ -18,6 +18,7 @@ from compilekit.engine.recording import (
     on_cpu,
     record,
     run_call,
+    time_call,
 )
 from compilekit.model import Model
 
@@ -149,3 +150,28 @@ def test_inputs_are_cast_with_the_weights_but_timesteps_of_pipelines_stay():
     recording, _ = record(entries, lambda: taker(latents, timestep), small_stay=True)
     (x, t), _ = recording.calls["model"][0].inputs(torch.bfloat16)
     assert (x.dtype, t.dtype) == (torch.bfloat16, torch.float32)
+
+
+class Embeds(nn.Module):
+    """Wants its timesteps in the dtype of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.embed = nn.Linear(4, 4), nn.Linear(1, 4)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + self.embed(t[:, None])
+
+
+def test_timesteps_are_cast_where_the_model_runs_with_no_others():
+    embeds = Embeds().eval()
+    x, t = torch.randn(2, 4), torch.tensor([0.5, 0.25])
+    entry = Model(embeds, {"x": x}).entry_point("model")
+    recording, _ = record([entry], lambda: embeds(x, t), small_stay=True)
+    expected, call = embeds(x, t), recording.calls["model"][0]
+    embeds.to(torch.bfloat16)
+    torch.testing.assert_close(run_call(entry, call).float(), expected, rtol=0.05, atol=0.05)
+    assert time_call(entry, call, lambda: None) > 0
+    embeds.linear = nn.Linear(3, 4, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run_call(entry, call)
