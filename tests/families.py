@@ -35,9 +35,14 @@ REFUSALS = (
     "a bundle keeps none beyond the named ones",
     "which a bundle cannot hold",
     "guidance_scale=1.0: steps[0].eager_export: the sample does not run in its warm-up",
+    "its config does not describe it",
+    "pipeline: cannot be loaded: ",
+    "something of the model is in neither its config",
 )
 """What a build refuses: attention that changes at each call (PAG), arguments without a name or of
-a dtype that bundles lack, pipelines that do not run without guidance."""
+a dtype that bundles lack, pipelines that do not run without guidance, configs that diffusers
+changes when it makes a ControlNet (SD3), and pipelines that diffusers saves and then cannot load, or
+loads as others (ControlNetXS)."""
 
 PICTURES = ("image", "mask_image", "control_image", "control_mask", "original_image")
 SMALL = {
@@ -173,7 +178,7 @@ def built(kind: str, folder: Path) -> Tried:
     recipe = ck.Recipe.from_steps(step, sample=sample, device="cpu")
     try:
         ck.build(recipe, pipeline, folder / "bundle", host=host, cache=False, progress=False)
-    except (ck.VerificationError, ck.StepError, ck.ModelError) as error:
+    except (ck.VerificationError, ck.StepError, ck.ModelError, ck.BundleError) as error:
         if not any(reason in str(error) for reason in REFUSALS):
             raise
         return Tried(0.0, LIMIT, refused=str(error))
@@ -196,6 +201,7 @@ def block_of(denoiser: nn.Module) -> str:
         "blocks.0",
         "joint_transformer_blocks.0",
         "layers.0",
+        "down_blocks.0.resnets_in.0",
     )
     return next(name for name in wanted if name in names)
 

@@ -10,8 +10,8 @@ from compilekit.base.staging import staged
 from compilekit.build.job import BuildJob, Exporter
 from compilekit.build.keys import bundle_key, key_for
 from compilekit.build.parts import PartsExporter
+from compilekit.build.subject import check_subject
 from compilekit.build.whole import WholeExporter
-from compilekit.build.write import check_subject
 from compilekit.bundle.constants import make_dense
 from compilekit.bundle.loaded import Built
 from compilekit.bundle.manifest import NAME, Manifest

@@ -13,7 +13,6 @@ from torch import nn
 
 from compilekit.base import environment
 from compilekit.base.nested import mapped
-from compilekit.base.torch_internals import is_wrapper
 from compilekit.build.export import Compiled
 from compilekit.build.keys import save_rest
 from compilekit.bundle import constants, manifest
@@ -29,55 +28,9 @@ from compilekit.measure.compare import compare
 from compilekit.plan.plan import Plan
 from compilekit.plugin.steps import PlannedStep
 from compilekit.report import Report
-from compilekit.subject.model import METHODS, Model, float_dtype
+from compilekit.subject.model import METHODS, float_dtype
 
 SAMPLE = "sample"
-
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-def check_subject(model: Model) -> None:
-    """Check before the work starts that another process could make this model for use."""
-    for name, module in model.modules.items():
-        _refuse_compiled(name, module)
-        _refuse_training(name, module)
-    if not model.is_pipeline:
-        return
-    import diffusers
-
-    for name, module in model.modules.items():
-        if home_of(module) is None:
-            raise ModelError(
-                f"{name}: {type(module).__name__} is no class of {' or '.join(TRUSTED)}, so the "
-                "pipeline could not be loaded without your code"
-            )
-    kind = type(model.subject)
-    if getattr(diffusers, kind.__name__, None) is not kind:
-        raise ModelError(
-            f"{kind.__name__} is not one of diffusers' own pipelines, so a bundle could not be "
-            "loaded without your code: build a bundle of its components instead"
-        )
-
-
-def _refuse_compiled(name: str, module: nn.Module) -> None:
-    if is_wrapper(module):
-        raise ModelError(
-            f"{name} was compiled by torch.compile, which a bundle cannot hold: pass the original "
-            "module"
-        )
-
-
-def _refuse_training(name: str, module: nn.Module) -> None:
-    """A layer that adds noise, or learns from each call, gives compiled code other results."""
-    for path, part in module.named_modules():
-        drops = isinstance(part, DROPOUTS) and part.p > 0
-        if part.training and (drops or isinstance(part, NORMS)):
-            where = f"{name}.{path}".rstrip(".")
-            raise ModelError(
-                f"{where} is a {type(part).__name__} in training mode, which a bundle cannot "
-                f"hold: call eval() on {name}"
-            )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from compilekit.errors import BundleError
 from compilekit.load.placeholder import Placeholder
 
 CONFIG = "config.json"
+UNMADE = (OSError, ValueError, TypeError, KeyError, RuntimeError)
+"""What is raised where a config does not fit its class."""
 
 _INITS = frozenset((nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_))
 """The functions that torch passes to a mode."""
@@ -83,15 +85,20 @@ def bare(component: manifest.Component, folder: Path, methods: Sequence[str]) ->
     if not (folder / CONFIG).is_file():
         raise BundleError(f"{component.name}: {folder} is missing, or holds no {CONFIG}")
     try:
-        with torch.device("meta"), NoInit(), torch.no_grad():
-            if hasattr(kind, "load_config"):
-                module = kind.from_config(kind.load_config(folder))
-            else:
-                module = kind(kind.config_class.from_pretrained(folder))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        return of_config(kind, folder)
+    except UNMADE as error:
         raise BundleError(
             f"{component.name}: a {component.class_name} cannot be made of its config: {error}"
         ) from error
+
+
+def of_config(kind: Any, folder: Path) -> nn.Module:
+    """A module that `kind` makes of the config in a folder, without weights."""
+    with torch.device("meta"), NoInit(), torch.no_grad():
+        if hasattr(kind, "load_config"):
+            module = kind.from_config(kind.load_config(folder))
+        else:
+            module = kind(kind.config_class.from_pretrained(folder))
     return module.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 

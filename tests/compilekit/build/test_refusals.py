@@ -50,13 +50,54 @@ def test_what_is_in_neither_config_nor_weights_is_noticed(build, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def layers_of(encoder):
+    return getattr(encoder, "text_model", encoder).encoder.layers
+
+
+def without_a_layer():
+    pipeline = tiny_pipeline("sd")
+    del layers_of(pipeline.text_encoder)[-1]
+    return pipeline
+
+
+def with_another_width():
+    pipeline = tiny_pipeline("sd")
+    pipeline.vae.register_to_config(latent_channels=8)
+    return pipeline
+
+
+def with_a_config_that_makes_nothing():
+    pipeline = tiny_pipeline("sd")
+    pipeline.vae.register_to_config(norm_num_groups=7)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (without_a_layer, r"text_encoder: .*encoder.layers has 1 modules, and the config says 2"),
+        (with_another_width, r"vae: .* is \[.*\], and the config says \["),
+        (with_a_config_that_makes_nothing, "vae: a AutoencoderKL cannot be made of its config: "),
+        # diffusers makes a ControlNet of the transformer, and changes the transformer's config.
+        (
+            lambda: tiny_pipeline("StableDiffusion3ControlNetPipeline"),
+            "transformer: its config does not describe it: transformer_blocks has 3 modules, and",
+        ),
+    ],
+)
+def test_a_config_that_does_not_describe_its_model_is_refused_before_any_work(build, make, said):
+    with pytest.raises(ck.ModelError, match=said):
+        build("channels_last{components=vae}", make())
+
+
+class Passing(nn.Module):
+    def forward(self, x):
+        return x
+
+
 def test_what_no_step_names_is_run_from_the_bundle_too(build, tmp_path):
     pipeline = tiny_pipeline("sd")
-    encoder = pipeline.text_encoder
-    layers = (
-        encoder.encoder.layers if hasattr(encoder, "encoder") else encoder.text_model.encoder.layers
-    )
-    del layers[-1]
+    layers_of(pipeline.text_encoder)[-1].mlp = Passing()
     with pytest.raises(ck.VerificationError, match="loaded from the bundle it does not run"):
         build(ck.Recipe.from_steps(RESNET, sample=SAMPLE), pipeline)
 
