@@ -41,8 +41,8 @@ REFUSALS = (
 )
 """What a build refuses: attention that changes at each call (PAG), arguments without a name or of
 a dtype that bundles lack, pipelines that do not run without guidance, configs that diffusers
-changes when it makes a ControlNet (SD3), and pipelines that diffusers saves and then cannot load, or
-loads as others (ControlNetXS)."""
+changes when it makes a ControlNet (SD3), and pipelines that diffusers saves and then cannot load,
+or loads as others (ControlNetXS)."""
 
 PICTURES = ("image", "mask_image", "control_image", "control_mask", "original_image")
 SMALL = {
