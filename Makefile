@@ -86,7 +86,7 @@ quick-checks:
 	$(call checks,$(QUICK))
 
 quick-tests:
-	$(QUICK)/bin/python -m pytest -q -n auto $(QUICK_TESTS)
+	$(QUICK)/bin/python -m pytest -q -n auto -m "$(NOT_FULL)" $(QUICK_TESTS)
 
 test: lint test-neuron test-gaudi test-pythons
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(MAIN)"

@@ -260,7 +260,7 @@ class _Planner:
         return self.draft.document.locate(("steps", entry.index, entry.plugin), key=True)
 
     def _add(self, entry: StepEntry, message: str) -> None:
-        self.problems.append(Problem(self._where(entry), _key(entry), message))
+        self.problems.append(Problem(self._where(entry), _key(entry), printable(message)))
 
 
 def _defaults(description: StepDescription) -> Options | None:

@@ -169,3 +169,11 @@ def test_a_strangers_step_goes_where_nothing_stands_against_it(write, other):
         named = steps.replace("channels_last", "channels_last{components=unet}")
         recipe = ck.Recipe.from_steps(named.replace("prune", "prune{components=unet}"))
         assert len(ck.plan(recipe, host=host).steps) == 2
+
+
+def test_what_a_step_says_against_its_options_moves_no_cursor():
+    steps = 'gaudi{gaudi_config: "\\u001b[2J", outside: round}'.replace(": ", "=")
+    with pytest.raises(ck.RecipeError) as raised:
+        ck.plan(ck.Recipe.from_steps(steps, device="hpu"))
+    assert "[2J" in str(raised.value)
+    assert all(line.isprintable() for line in str(raised.value).split("\n"))
