@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from compilekit.base.staging import staged
+from compilekit.build.check import check_subject
 from compilekit.build.job import BuildJob, Exporter
 from compilekit.build.keys import bundle_key, key_for
 from compilekit.build.parts import PartsExporter
-from compilekit.build.subject import check_subject
 from compilekit.build.whole import WholeExporter
 from compilekit.bundle.constants import make_dense
 from compilekit.bundle.loaded import Built

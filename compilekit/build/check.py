@@ -89,8 +89,9 @@ def _differences(modules: Mapping[str, nn.Module], made: nn.Module) -> Iterator[
         module = modules.get(path)
         if module is None or type(module) is not type(wanted):
             continue
-        if isinstance(module, nn.ModuleList) and len(module) != len(wanted):  # type: ignore[arg-type]
-            yield f"{path} has {len(module)} modules, and the config says {len(wanted)}"  # type: ignore[arg-type]
+        count, said = len(list(module.children())), len(list(wanted.children()))
+        if isinstance(module, nn.ModuleList) and count != said:
+            yield f"{path} has {count} modules, and the config says {said}"
         shapes = {n: list(tensor.shape) for n, tensor in wanted.named_parameters(recurse=False)}
         for key, tensor in module.named_parameters(recurse=False):
             if list(tensor.shape) != shapes.get(key, list(tensor.shape)):
