@@ -17,9 +17,11 @@ from compilekit.api import (
     explain,
     largest_batch,
     load,
+    machine,
     preflight,
     replay,
 )
+from compilekit.base.machine import Machine
 from compilekit.base.words import Range
 from compilekit.bundle.loaded import Built, Loaded
 from compilekit.bundle.manifest import Manifest
@@ -98,6 +100,7 @@ __all__ = [
     "Host",
     "Loaded",
     "Location",
+    "Machine",
     "MachineError",
     "Manifest",
     "MismatchError",
@@ -142,6 +145,7 @@ __all__ = [
     "largest_batch",
     "load",
     "load_host",
+    "machine",
     "plan",
     "preflight",
     "push",

@@ -2,6 +2,7 @@
 
 from compilekit.api.apply import Applied, apply, build, replay
 from compilekit.api.bundles import bundle_of, load
+from compilekit.api.machine import machine
 from compilekit.api.studies import bench, bisect, explain, largest_batch, preflight
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "explain",
     "largest_batch",
     "load",
+    "machine",
     "preflight",
     "replay",
 ]

@@ -152,3 +152,8 @@ def driver_version() -> str:
     """The newest CUDA that the driver supports, as torch sees it."""
     version = getattr(torch._C, "_cuda_getDriverVersion", None)
     return "" if version is None else "{}.{}".format(*divmod(version() // 10, 100))
+
+
+def int8_matmul(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The product of two int8 matrices, in int32: what dynamic quantisation calls."""
+    return torch._int_mm(one, other)

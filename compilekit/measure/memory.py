@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from compilekit.measure.machine import field
+from compilekit.base.control_groups import field
 from compilekit.subject.model import cuda_in_use
 
 _PROC = Path("/proc")

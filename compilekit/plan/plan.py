@@ -7,7 +7,7 @@ target, and of the order.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from compilekit.base.columns import aligned
+from compilekit.base.machine import Machine, this_machine
 from compilekit.base.texts import printable
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
 from compilekit.errors import Location, PluginError, Problem, RecipeError, UsageError
@@ -34,6 +35,8 @@ from compilekit.recipe.parts import RESERVED
 class Plan:
     """A checked recipe, ready for a model. `print(plan)` shows it.
 
+    advice: what will be slow on the machine that the plan is for, in sentences.
+
     >>> import compilekit as ck
     >>> ck.plan(ck.Recipe.from_steps("precision{dtype=bfloat16}")).device
     'cpu'
@@ -42,6 +45,7 @@ class Plan:
     recipe: Recipe
     steps: tuple[PlannedStep, ...]
     purpose: Purpose = "apply"
+    advice: tuple[str, ...] = ()
 
     @property
     def device(self) -> Device:
@@ -106,7 +110,8 @@ class Plan:
             for step in self.steps
         ]
         warnings = (f"warning: {warning}" for warning in self.warnings)
-        return "\n".join([self._title(), *aligned(rows, indent=2), *warnings])
+        advice = (f"advice: {printable(sentence)}" for sentence in self.advice)
+        return "\n".join([self._title(), *aligned(rows, indent=2), *warnings, *advice])
 
 
 def _set_options(options: Options) -> dict[str, Any]:
@@ -117,11 +122,18 @@ def _shown(value: object) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value))
 
 
-def plan(recipe: Recipe | str | Path, *, host: Host | None = None, for_: Purpose = "apply") -> Plan:
+def plan(
+    recipe: Recipe | str | Path,
+    *,
+    host: Host | None = None,
+    for_: Purpose = "apply",
+    machine: Machine | None = None,
+) -> Plan:
     """Check a recipe against the installed plugins, without loading torch or any weights.
 
     recipe: a `Recipe`, the path of one, or the name of one that comes with compilekit.
     for_: "apply" to run in this process, "build" to make a bundle.
+    machine: the machine that it will run on, for advice; by default this one.
 
     Raises `RecipeError` with every problem that it finds.
 
@@ -133,12 +145,27 @@ def plan(recipe: Recipe | str | Path, *, host: Host | None = None, for_: Purpose
     if for_ not in ("apply", "build"):
         raise UsageError(f'for_="{for_}": say "apply" or "build"')
     draft, problems = _drafted(recipe)
-    planner = _Planner(given_host(host), draft, for_)
+    host = given_host(host)
+    planner = _Planner(host, draft, for_)
     steps = planner.resolve()
     faults = [*problems, *planner.problems, *planner.order(steps), *planner.misplaced(steps)]
     if faults or draft.recipe is None:
         raise RecipeError(faults, planner.advice)
-    return Plan(recipe=draft.recipe, steps=tuple(steps), purpose=for_)
+    advice = _advice(steps, host, draft.recipe.target.device, machine)
+    return Plan(recipe=draft.recipe, steps=tuple(steps), purpose=for_, advice=tuple(advice))
+
+
+def _advice(
+    steps: Sequence[PlannedStep], host: Host, device: Device, machine: Machine | None
+) -> Iterator[str]:
+    """What the steps say about a machine; nothing where the target is no device of this one."""
+    if machine is None:
+        machine = this_machine()
+        if device != "cpu" and not (device == "cuda" and machine.gpus):
+            return
+    for step in steps:
+        for sentence in host.advice(step.name, step.options, device, machine):
+            yield f"{step.key}: {sentence}"
 
 
 def _drafted(recipe: Recipe | str | Path) -> tuple[Draft[Recipe], list[Problem]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from compilekit.base.arguments import path_of
+from compilekit.base.machine import Machine
 from compilekit.base.texts import did_you_mean, printable, summary
 from compilekit.base.words import CHANGES, SEVERITIES, SIZES, Device, Purpose, Severity, Sizes
 from compilekit.errors import (
@@ -157,9 +158,21 @@ class Host:
         check = self.describe(name).check
         if check is None or device is None:
             return []
-        answer = self.ask(name, "check", check, options, device, purpose)
+        return self._sentences(name, "check", check, options, device, purpose)
+
+    def advice(self, name: str, options: Options, device: Device, machine: Machine) -> list[str]:
+        """What the step says about these options on a machine."""
+        advice = self.describe(name).advice
+        if advice is None:
+            return []
+        return self._sentences(name, "advice", advice, options, device, machine)
+
+    def _sentences(
+        self, name: str, what: str, function: Callable[..., Any], *arguments: object
+    ) -> list[str]:
+        answer = self.ask(name, what, function, *arguments)
         if not isinstance(answer, list | tuple) or not all(isinstance(a, str) for a in answer):
-            raise self.broken(name, f"check gave {shown(answer)}, not sentences")
+            raise self.broken(name, f"{what} gave {shown(answer)}, not sentences")
         return list(answer)
 
     def ask(self, name: str, what: str, function: Callable[..., Any], *arguments: object) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from compilekit.base.machine import Machine
 from compilekit.base.words import Change, Device, Purpose, Severity, Sizes
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class StepDescription:
     exports: whether the plugin implements `export` and `load_compiled`.
     sizes: which calls a part serves with these options, one of `SIZES`; "fixed" by default.
     check: returns reasons, as sentences, why these options do not work for a device or purpose.
+    advice: returns sentences for people about these options on a device of a machine: what will be
+        slow there, and why. It is called with the options, the device and a `Machine`, and must be
+        as light as `check`. Advice stops nothing.
     judge: how bad a difference of the fingerprint is for the step's parts. It is called with the
         field's name, its value when the part was built, and its value here. If it is left out or
         returns None, compilekit decides.
@@ -120,6 +124,7 @@ class StepDescription:
     exports: bool = False
     sizes: Callable[[Any], Sizes] | None = None
     check: Callable[[Any, Device, Purpose], Iterable[str]] | None = None
+    advice: Callable[[Any, Device, Machine], Iterable[str]] | None = None
     judge: Callable[[str, str, str], Severity | None] | None = None
     reads: Callable[[Any], Iterable[str]] | None = None
     whole: Whole | None = None

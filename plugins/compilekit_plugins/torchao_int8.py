@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 import compilekit as ck
-from compilekit_plugins.torchao import CUDA_ROWS, Torchao, effects_of
+from compilekit_plugins.torchao import CUDA_ROWS, Torchao, advice_on, effects_of
 
 if TYPE_CHECKING:
     from compilekit.model import Model
@@ -44,6 +44,7 @@ def describe() -> ck.StepDescription:
         help="Quantise linear layers to dynamic int8 with torchao.",
         options=TorchaoInt8,
         effects=lambda options, device: effects_of(_spelt_out(options), device),
+        advice=lambda options, *where: advice_on(_spelt_out(options), *where),
         targets=frozenset({"cpu", "cuda"}),
         packages=("torchao",),
         extra="compilekit[torchao]",

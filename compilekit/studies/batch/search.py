@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compilekit.base.bytesize import size
+from compilekit.base.control_groups import free_bytes
 from compilekit.base.progress import Progress
 from compilekit.errors import MachineError, UsageError
-from compilekit.measure.machine import free_bytes
 from compilekit.plan.plan import Plan
 from compilekit.studies.batch.data import Batches, BatchTrial
 from compilekit.studies.batch.limits import share_or_bytes

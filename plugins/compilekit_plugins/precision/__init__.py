@@ -64,6 +64,17 @@ def _check(options: Precision, device: Device, purpose: Purpose) -> Iterable[str
         yield f'tf32 is for the target "cuda", not "{device}"'
 
 
+def _advice(options: Precision, device: Device, machine: ck.Machine) -> Iterable[str]:
+    if options.dtype is None:
+        return
+    if device == "cpu" and (why := machine.why_slow(options.dtype)):
+        yield why
+    if device == "cuda" and options.dtype == "bfloat16":
+        for gpu in machine.gpus:
+            if gpu.before("8.0"):
+                yield f"{gpu.name} has no instructions for bfloat16: float16 is faster there"
+
+
 @ck.hookimpl
 def describe() -> ck.StepDescription:
     """Say what the step is."""
@@ -72,6 +83,7 @@ def describe() -> ck.StepDescription:
         options=Precision,
         effects=_effects,
         check=_check,
+        advice=_advice,
         components="optional",
         budget=0.1,
     )

@@ -95,6 +95,12 @@ def _check_build(options: TorchCompile) -> Iterable[str]:
         yield "freezing packs weights into compiled code: say `weights: packed` in its place"
 
 
+def _advice(options: TorchCompile, device: Device, machine: ck.Machine) -> Iterable[str]:
+    del machine
+    if device == "cpu" and options.mode.startswith("max-autotune"):
+        yield f'mode "{options.mode}" tries kernels of GPUs: on a CPU it only compiles for longer'
+
+
 def _sizes(options: TorchCompile) -> Sizes:
     if options.weights == "packed":
         return "one"
@@ -109,6 +115,7 @@ def describe() -> ck.StepDescription:
         options=TorchCompile,
         effects=_effects,
         check=_check,
+        advice=_advice,
         targets=frozenset({"cpu", "cuda", "mps", "xpu", "hpu"}),
         budget=1e-3,
         exports=True,

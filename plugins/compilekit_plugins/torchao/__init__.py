@@ -95,6 +95,16 @@ def _check(options: Torchao, device: Device, purpose: Purpose) -> Iterable[str]:
             )
 
 
+def advice_on(options: Torchao, device: Device, machine: ck.Machine) -> Iterable[str]:
+    """What will be slow: products of numbers that the processor or the GPU does not have."""
+    if device == "cpu" and options.config == "int8_dynamic" and (why := machine.why_slow("int8")):
+        yield why
+    if device == "cuda" and options.config == "float8_dynamic":
+        for gpu in machine.gpus:
+            if gpu.before("8.9"):
+                yield f"{gpu.name} has no float8 product: int8_dynamic is faster there"
+
+
 @ck.hookimpl
 def describe() -> ck.StepDescription:
     """Say what the step is."""
@@ -103,6 +113,7 @@ def describe() -> ck.StepDescription:
         options=Torchao,
         effects=effects_of,
         check=_check,
+        advice=advice_on,
         targets=frozenset({"cpu", "cuda"}),
         packages=("torchao",),
         extra="compilekit[torchao]",

@@ -1,0 +1,245 @@
+"""What a machine can do: instruction sets, cores, memory, GPUs, measured rates. Light: no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compilekit.base import environment
+from compilekit.base.bytesize import size
+from compilekit.base.cache_folder import FOLDER, folder
+from compilekit.base.columns import aligned
+from compilekit.base.control_groups import cores, total_bytes
+from compilekit.errors import UsageError
+
+Number = Literal["float32", "bfloat16", "float16", "int8"]
+NUMBERS: tuple[Number, ...] = get_args(Number)
+"""The kinds of numbers that models compute with."""
+
+Operation = Literal["matmul", "convolution"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+INSTRUCTIONS: dict[Number, re.Pattern[str]] = {
+    "bfloat16": re.compile(r"avx512_bf16|amx_bf16|avx10|bf16|svebf16"),
+    "float16": re.compile(r"avx512_fp16|amx_fp16|avx10|asimdhp|fphp"),
+    "int8": re.compile(r"avx512_?vnni|avx_vnni|avx_vnni_int8|amx_int8|avx10|i8mm|svei8mm|asimddp"),
+}
+"""The processor's extensions that compute with these numbers; every processor has float32."""
+
+LIMIT = "ONEDNN_MAX_CPU_ISA"
+"""The variable by which users keep torch's matrix products and convolutions from extensions."""
+
+_LEVELS = {
+    "SSE41": r"avx.*|amx.*|fma|f16c",
+    "AVX": r"avx[^ ].*|amx.*|fma",
+    "AVX2": r"avx512.*|avx10.*|avx_.*|amx.*",
+    "AVX2_VNNI": r"avx512.*|avx10.*|avx_ne_convert|avx_vnni_int8|amx.*",
+    "AVX2_VNNI_2": r"avx512.*|avx10.*|amx.*",
+    "AVX512_CORE": r"avx512_(vnni|bf16|fp16)|avx10.*|avx_.*|amx.*",
+    "AVX512_CORE_VNNI": r"avx512_(bf16|fp16)|avx10.*|amx.*",
+    "AVX512_CORE_BF16": r"avx512_fp16|avx10.*|amx.*",
+    "AVX512_CORE_FP16": r"amx.*",
+    "AVX10_1_512": r"amx.*",
+    "AVX512_CORE_AMX": r"amx_fp16",
+    "AVX10_1_512_AMX": r"amx_fp16",
+}
+"""For each value of the variable, the extensions that it forbids."""
+
+VARIABLES = (LIMIT, "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that change how fast torch computes on a processor."""
+
+LARGEST = 1 << 20
+
+NOTABLE = 1.25
+"""A kind of number that is slower by this factor is worth a sentence."""
+
+
+class Data(BaseModel):
+    """Base class of a machine's facts: unknown keys are errors; values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Gpu(Data):
+    """One GPU: its name, its generation ("9.0" for NVIDIA's Hopper), and its memory in bytes."""
+
+    name: str
+    generation: Annotated[str, Field(pattern=r"^([0-9]+\.[0-9]+)?$")] = ""
+    memory: Annotated[int, Field(ge=0)] = 0
+
+    def before(self, generation: str) -> bool:
+        """Whether it is of an older generation than this one; false if that is not known."""
+        return bool(self.generation) and _numbers(self.generation) < _numbers(generation)
+
+
+class Rates(Data):
+    """How fast a device is, as measured once.
+
+    matmul, convolution: operations per second, by the kind of number; a kind that the device
+        cannot compute with is missing.
+    memory: bytes per second that are read and written.
+    """
+
+    matmul: dict[Number, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    convolution: dict[Number, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    memory: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Machine(Data):
+    """What a machine can do. `print` shows it; `compilekit doctor --json` writes it.
+
+    cpu_flags: the extensions of the processor that torch may use here.
+    cores: those that this process may use.
+    memory: the bytes that this process may use.
+    rates: measured rates by device, "cpu" and "cuda"; empty until `compilekit doctor` measures.
+
+    >>> import compilekit as ck
+    >>> old = ck.Machine(system="linux", cpu="an old one", cpu_flags=("avx2",), cores=2, memory=8)
+    >>> old.computes("bfloat16"), old.computes("float32")
+    (False, True)
+    """
+
+    compilekit_machine: Literal[1] = 1
+    system: str
+    architecture: str = "x86_64"
+    cpu: str
+    cpu_flags: tuple[str, ...]
+    cores: Annotated[int, Field(ge=1)]
+    memory: Annotated[int, Field(ge=0)]
+    gpus: tuple[Gpu, ...] = ()
+    rates: dict[str, Rates] = Field(default_factory=dict)
+
+    def computes(self, number: Number) -> bool | None:
+        """Whether the processor has instructions for these numbers; None if that is not known."""
+        if number == "float32":
+            return True
+        if not self.cpu_flags:
+            return None
+        return any(INSTRUCTIONS[number].fullmatch(flag) for flag in self.cpu_flags)
+
+    def slowdown(self, number: Number, operation: Operation = "matmul") -> float | None:
+        """How many times slower than float32 the processor is with these numbers, as measured."""
+        rates = getattr(self.rates.get("cpu"), operation, {})
+        if number not in rates or "float32" not in rates:
+            return None
+        return float(rates["float32"] / rates[number])
+
+    def sentences(self) -> list[str]:
+        """What is slow here and why, in words."""
+        return [text for number in NUMBERS[1:] if (text := self.why_slow(number))]
+
+    def why_slow(self, number: Number) -> str:
+        """Why these numbers are slow on the processor, as a sentence; empty if they are not."""
+        times = self.slowdown(number)
+        if self.computes(number) is False:
+            why = "this processor has no instructions for it"
+            if times is None:
+                return f"{number} may be slow here: {why}"
+        else:
+            why = "measured"
+        if times is None or times < NOTABLE:
+            return ""
+        return f"{number} is {times:.1f} times slower than float32 here: {why}"
+
+    def __str__(self) -> str:
+        title = f"{self.cpu}, {self.cores} cores, {size(self.memory)}"
+        lines = [
+            title,
+            *(f"{gpu.name} ({gpu.generation}), {size(gpu.memory)}" for gpu in self.gpus),
+        ]
+        for device, rates in self.rates.items():
+            rows = [("1e9 a second", *NUMBERS)]
+            for operation in OPERATIONS:
+                found = getattr(rates, operation)
+                rows.append((operation, *(_billions(found.get(number)) for number in NUMBERS)))
+            lines += [f"{device}: memory {size(int(rates.memory))} a second"]
+            lines += aligned(rows, indent=2)
+        return "\n".join([*lines, *self.sentences()])
+
+    @classmethod
+    def read(cls, path: str | Path) -> Machine:
+        """Read what `compilekit doctor --json` wrote on a machine."""
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(LARGEST)
+            return cls.parse(text)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UsageError(
+                f"{path}: holds no facts of a machine, as `compilekit doctor --json` writes them "
+                f"({where + ': ' if where else ''}{first['msg']})"
+            ) from error
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> Machine:
+        """The machine in a JSON text."""
+        return cls.model_validate_json(text)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _billions(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate / 1e9:.3g}"
+
+
+def this_machine() -> Machine:
+    """What this machine can do, and its rates and GPUs if they were measured before."""
+    facts = Machine(
+        system=sys.platform,
+        architecture=platform.machine(),
+        cpu=environment.cpu_name(),
+        cpu_flags=tuple(usable(environment.cpu_flags().split(), os.environ.get(LIMIT, ""))),
+        cores=cores(),
+        memory=total_bytes(),
+    )
+    with contextlib.suppress(OSError, ValidationError):
+        kept = Machine.parse(_kept(facts).read_bytes())
+        return facts.model_copy(update={"gpus": kept.gpus, "rates": kept.rates})
+    return facts
+
+
+def keep(machine: Machine) -> Path:
+    """Keep what was measured on this machine."""
+    path = _kept(machine)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, encoding="utf-8", delete=False
+        ) as file:
+            file.write(machine.model_dump_json(indent=2))
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise UsageError(
+            f"{path.parent}: the rates cannot be kept there: {error.strerror}; name another folder "
+            f"in {FOLDER}"
+        ) from error
+    return path
+
+
+def _kept(machine: Machine) -> Path:
+    """The file for a machine with these facts, and for what the rates depend on besides."""
+    known = machine.model_dump(mode="json", exclude={"gpus", "rates"})
+    software = [environment.installed_version("torch"), [os.environ.get(n, "") for n in VARIABLES]]
+    text = json.dumps([known, software], sort_keys=True)
+    return folder() / "machines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def usable(flags: list[str], limit: str) -> list[str]:
+    """The extensions that are left where the variable has this value."""
+    forbidden = _LEVELS.get(limit.upper())
+    return flags if forbidden is None else [f for f in flags if not re.fullmatch(forbidden, f)]
