@@ -56,6 +56,7 @@ def apply(
     inputs: Mapping[str, torch.Tensor] | None = None,
     host: Host | None = None,
     progress: bool = True,
+    strict: bool = False,
 ) -> Applied:
     """Run a recipe on a pipeline or module, in this process.
 
@@ -65,6 +66,7 @@ def apply(
         changed; load it again.
     inputs: example inputs of a plain module, by name. By default, the recipe's `model.inputs`.
     progress: whether to show progress on standard error.
+    strict: raise `MachineError` if a step has advice: if it will be slow on this machine.
 
     >>> import compilekit as ck
     >>> from compilekit.testing import tiny_pipeline
@@ -76,7 +78,7 @@ def apply(
     >>> applied.report.end_to_end.psnr > 40
     True
     """
-    ready_ = ready(recipe, host=host, progress=progress)
+    ready_ = ready(recipe, host=host, progress=progress, strict=strict)
     job = ready_.job(pipeline, inputs)
     from compilekit.engine.run import Execution
     from compilekit.studies.repro import reproducible
@@ -96,10 +98,11 @@ def build(
     cache: bool = True,
     force: bool = False,
     progress: bool = True,
+    strict: bool = False,
 ) -> Built:
     """Run a recipe, compile ahead of time, and write a bundle: a folder for `load`.
 
-    recipe, pipeline, inputs, progress: as for `apply`. The pipeline is changed in place too.
+    recipe, pipeline, inputs, progress, strict: as for `apply`. The pipeline is changed here too.
     target: the folder to write; it must not exist yet. By default, the recipe's name.
     cache: use the build cache, and add to it. A bundle from the cache is copied, and the pipeline
         is not changed.
@@ -121,7 +124,7 @@ def build(
     >>> ck.load(target, progress=False).unet.dtype
     torch.bfloat16
     """
-    ready_ = ready(recipe, host=host, for_="build", progress=progress)
+    ready_ = ready(recipe, host=host, for_="build", progress=progress, strict=strict)
     name = ready_.plan.recipe.name if target is None else target
     path = path_of(name, "a target is the path of a new folder")
     if not str(name).strip() or path.name in NO_NAMES:

@@ -72,17 +72,27 @@ def ready(
     host: Host | None = None,
     for_: Purpose = "apply",
     progress: bool = True,
+    strict: bool = False,
     runs_here: bool = True,
 ) -> Ready:
     """Plan a recipe, and prepare this process for its steps. Loads no torch itself.
 
+    strict: whether advice is an error.
     runs_here: whether the steps run in this process.
     """
     host = given_host(host)
     checked = plan(recipe, host=host, for_=for_)
+    if strict:
+        refuse_advice(checked)
     if runs_here:
         host.prepare(checked.steps, for_)
     return Ready(checked, host, Progress(enabled=progress))
+
+
+def refuse_advice(plan: Plan) -> None:
+    """Raise if some step has advice about the machine."""
+    if plan.advice:
+        raise MachineError("\n".join(plan.advice))
 
 
 def check_machine(plan: Plan) -> None:

@@ -67,11 +67,12 @@ def explain(
     leave_out: bool = False,
     host: Host | None = None,
     progress: bool = True,
+    strict: bool = False,
 ) -> Explanation:
     """Run a recipe, and explain what each step did: which gained, which did nothing, and why.
 
-    recipe, pipeline, inputs, progress: as for `apply`. A broken budget is shown and does not stop
-        the run.
+    recipe, pipeline, inputs, progress, strict: as for `apply`. A broken budget is shown and does
+        not stop the run.
     leave_out: for each step that a later step compiles, run the recipe again without it. That is
         the only way to know its gain. The model is loaded again each time, so `pipeline` must not
         be an object.
@@ -91,7 +92,7 @@ def explain(
             "leave_out loads the model anew for each run: pass a folder or a hub id, "
             f"not a {type(pipeline).__name__}"
         )
-    ready_ = ready(recipe, host=host, progress=progress)
+    ready_ = ready(recipe, host=host, progress=progress, strict=strict)
 
     from compilekit.studies.explain.leave_out import explain as run
 

@@ -20,6 +20,7 @@ from compilekit.base.bytesize import size
 from compilekit.base.cache_folder import FOLDER, folder
 from compilekit.base.columns import aligned
 from compilekit.base.control_groups import cores, total_bytes
+from compilekit.base.texts import printable
 from compilekit.errors import UsageError
 
 Number = Literal["float32", "bfloat16", "float16", "int8"]
@@ -57,6 +58,9 @@ _LEVELS = {
 
 VARIABLES = (LIMIT, "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that change how fast torch computes on a processor."""
+
+MACHINE, FACTS = "machine", "facts"
+"""How the row of `compilekit doctor --json` is called that holds a machine, and its key."""
 
 LARGEST = 1 << 20
 
@@ -171,22 +175,23 @@ class Machine(Data):
         """Read what `compilekit doctor --json` wrote on a machine."""
         try:
             with Path(path).open("rb") as file:
-                text = file.read(LARGEST)
-            return cls.parse(text)
+                rows = json.loads(file.read(LARGEST))
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise UsageError(f"{path}: is no JSON file: {printable(str(error))}") from error
+        listed = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        facts = next((row[FACTS] for row in listed if FACTS in row), rows)
+        try:
+            return cls.model_validate(facts)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
+            why = printable(f"{where}: {first['msg']}" if where else first["msg"])
             raise UsageError(
                 f"{path}: holds no facts of a machine, as `compilekit doctor --json` writes them "
-                f"({where + ': ' if where else ''}{first['msg']})"
+                f"({why})"
             ) from error
-
-    @classmethod
-    def parse(cls, text: bytes | str) -> Machine:
-        """The machine in a JSON text."""
-        return cls.model_validate_json(text)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -208,7 +213,7 @@ def this_machine() -> Machine:
         memory=total_bytes(),
     )
     with contextlib.suppress(OSError, ValidationError):
-        kept = Machine.parse(_kept(facts).read_bytes())
+        kept = Machine.model_validate_json(_kept(facts).read_bytes())
         return facts.model_copy(update={"gpus": kept.gpus, "rates": kept.rates})
     return facts
 

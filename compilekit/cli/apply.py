@@ -18,6 +18,7 @@ def run(
     steps: options.Steps = None,
     plugin: options.Plugins = None,
     *,
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Apply a recipe to a model in this process; save before and after images and a report.
@@ -28,7 +29,7 @@ def run(
         from compilekit.api import apply
 
         try:
-            applied = apply(recipe_of(recipe, steps), model, host=host_of(plugin))
+            applied = apply(recipe_of(recipe, steps), model, host=host_of(plugin), strict=strict)
         except CompilekitError as error:
             if isinstance(error.report, Report):
                 _show(error.report, output, as_json=json)

@@ -35,6 +35,7 @@ def run(
         bool, typer.Option("--cache/--no-cache", help="Use the build cache, and add to it.")
     ] = True,
     force: options.Force = False,
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Compile a model ahead of time by a recipe, and write a bundle.
@@ -53,6 +54,7 @@ def run(
             host=host_of(plugin),
             cache=cache,
             force=force,
+            strict=strict,
         )
     except CompilekitError as error:
         if isinstance(error.report, Report) and not json:

@@ -24,6 +24,7 @@ def run(
     steps: options.Steps = None,
     plugin: options.Plugins = None,
     *,
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Apply a recipe, and tell which steps gained, which did nothing, and which cost time.
@@ -34,7 +35,11 @@ def run(
     from compilekit.api import explain
 
     explanation = explain(
-        recipe_of(recipe, steps), model, leave_out=leave_out, host=host_of(plugin)
+        recipe_of(recipe, steps),
+        model,
+        leave_out=leave_out,
+        host=host_of(plugin),
+        strict=strict,
     )
     if json:
         echo_json(explanation.to_json())

@@ -63,6 +63,9 @@ Output = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Go on where a check of the machine says it will not do.")
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit code 3 if a step has advice about this machine.")
+]
 Verbose = Annotated[
     bool,
     typer.Option(

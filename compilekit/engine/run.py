@@ -94,6 +94,7 @@ class Execution:
             environment=environment.describe(job.plan.device),
             parameter_bytes=model_bytes(job.model),
             warnings=job.plan.warnings,
+            advice=list(job.plan.advice),
         )
         self._perform = perform
         self._arguments = arguments

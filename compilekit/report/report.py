@@ -25,6 +25,7 @@ class Report(Data):
     """Everything that a run measured. Times mean something only within one run.
 
     not_savable: components that `save_pretrained` refuses to write, with the step in the way.
+    advice: what the steps say about this machine.
 
     >>> import compilekit as ck
     >>> import torch
@@ -47,6 +48,7 @@ class Report(Data):
     end_to_end: EndToEnd | None = None
     not_savable: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    advice: list[str] = Field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
@@ -133,6 +135,7 @@ def note_lines(report: Report) -> Iterator[str]:
     for component, reason in report.not_savable.items():
         yield f"save_pretrained of {component} raises: {reason}"
     yield from (f"warning: {warning}" for warning in report.warnings)
+    yield from (f"advice: {sentence}" for sentence in report.advice)
 
 
 def _shown(value: Any) -> str:
