@@ -64,6 +64,8 @@ MACHINE, FACTS = "machine", "facts"
 
 LARGEST = 1 << 20
 
+BUSY = 0.1
+
 NOTABLE = 1.25
 """A kind of number that is slower by this factor is worth a sentence."""
 
@@ -92,11 +94,14 @@ class Rates(Data):
     matmul, convolution: operations per second, by the kind of number; a kind that the device
         cannot compute with is missing.
     memory: bytes per second that are read and written.
+    others: the share of all cores that other programs took just before; if it is large, the rates
+        are too low.
     """
 
     matmul: dict[Number, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     convolution: dict[Number, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     memory: Annotated[float, Field(ge=0)] = 0.0
+    others: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Machine(Data):
@@ -140,7 +145,14 @@ class Machine(Data):
 
     def sentences(self) -> list[str]:
         """What is slow here and why, in words."""
-        return [text for number in NUMBERS[1:] if (text := self.why_slow(number))]
+        slow = [text for number in NUMBERS[1:] if (text := self.why_slow(number))]
+        others = max((rates.others for rates in self.rates.values()), default=0.0)
+        if others >= BUSY:
+            slow.append(
+                f"other programs took {others:.0%} of the cores, so the rates are too low: run "
+                "`compilekit doctor` again when the machine is idle"
+            )
+        return slow
 
     def why_slow(self, number: Number) -> str:
         """Why these numbers are slow on the processor, as a sentence; empty if they are not."""

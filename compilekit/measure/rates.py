@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
 import torch
 
 from compilekit.base.machine import NUMBERS, Gpu, Number, Rates
@@ -16,6 +17,9 @@ SECONDS = 0.25
 
 SIZES = (256, 1024, 4096)
 """A matrix is as large as can be multiplied in a tenth of that time."""
+
+LOOK = 0.3
+"""How long this process waits to see what others do."""
 
 CHANNELS, EDGES = 64, (16, 64, 256)
 MEMORY = 1 << 28
@@ -47,11 +51,13 @@ def _devices() -> Iterator[str]:
 
 
 def _rates(device: torch.device) -> Rates:
+    others = psutil.cpu_percent(interval=LOOK) / 100
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         return Rates(
             matmul=_each(lambda number: _matmul(number, device), SIZES, device),
             convolution=_each(lambda number: _convolution(number, device), EDGES, device),
             memory=_memory(device),
+            others=min(others, 1.0),
         )
 
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from support import SAMPLE
 
 import compilekit as ck
 from compilekit.api.job import JobElsewhere
-from compilekit.measure import machine
 from compilekit.model import Model
 from compilekit.studies.batch.limits import is_memory, share_or_bytes
 from compilekit.studies.batch.process import WORKER
@@ -332,30 +330,6 @@ def test_a_trial_ends_when_the_process_that_asked_is_gone(nets, tmp_path):
         assert any(b"running the sample" in line for line in process.stdout)
         process.stdin.close()
         assert process.wait(20) == -signal.SIGKILL
-
-
-def test_what_is_free_heeds_the_control_groups(tmp_path, monkeypatch):
-    def put(path, text):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-
-    monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
-    free = SimpleNamespace(available=8000 * 1024)
-    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: free)
-    assert machine.free_bytes() == 8000 * 1024
-    put("proc/self/cgroup", "0::/pod/box\n")
-    put("groups/pod/box/memory.max", "max\n")
-    assert machine.free_bytes() == 8000 * 1024
-    put("groups/pod/memory.max", "5000\n")
-    put("groups/pod/memory.current", "3000\n")
-    assert machine.free_bytes() == 2000
-    put("groups/pod/memory.stat", "anon 1\ninactive_file 500\n")
-    assert machine.free_bytes() == 2500
-    put("proc/self/cgroup", "4:memory:/old\n0::/\n")
-    put("groups/memory/old/memory.limit_in_bytes", "700\n")
-    put("groups/memory/old/memory.usage_in_bytes", "600\n")
-    assert machine.free_bytes() == 100
 
 
 @pytest.mark.gpu
