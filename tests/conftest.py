@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,21 @@ def _short_timing() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instruments, "TIMING_RUNS", 2)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _able_machine() -> Iterator[None]:
+    """Plans are for a machine that is slow at nothing, so that they read the same everywhere."""
+    able = ck.Machine(
+        system="linux",
+        cpu="one that has all",
+        cpu_flags=("avx512_bf16", "avx512_fp16", "avx512_vnni"),
+        cores=2,
+        memory=1 << 34,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["compilekit.plan.plan"], "this_machine", lambda: able)
         yield
 
 

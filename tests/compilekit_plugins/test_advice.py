@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from support import SAMPLE
 
 import compilekit as ck
+from compilekit.base.machine import this_machine
 
 FACTS = {"compilekit_machine": 1, "system": "linux", "cpu": "one", "cores": 8, "memory": 1 << 35}
 AVX2 = {"cpu_flags": ["avx2"]}
@@ -64,6 +66,7 @@ def test_a_step_says_what_will_be_slow_on_a_machine(tmp_path, steps, device, fac
 
 def test_without_a_machine_the_advice_is_about_this_one(monkeypatch):
     monkeypatch.setattr("compilekit.base.environment.cpu_flags", lambda: "avx2")
+    monkeypatch.setattr(sys.modules["compilekit.plan.plan"], "this_machine", this_machine)
     steps = "precision{dtype=bfloat16}"
     (sentence,) = ck.plan(ck.Recipe.from_steps(steps)).advice
     assert sentence.startswith("steps[0].precision: bfloat16 may be slow here")
