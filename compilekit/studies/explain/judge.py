@@ -10,6 +10,7 @@ from dataclasses import asdict
 import torch
 
 from compilekit.engine.gate import ROUNDING, over_budget
+from compilekit.engine.pace import Pace
 from compilekit.plan.order import gives, overlap
 from compilekit.plugin.steps import PlannedStep
 from compilekit.report import Measurement, StepReport
@@ -23,7 +24,6 @@ from compilekit.studies.explain.data import (
     Working,
 )
 from compilekit.studies.explain.explanation import Explanation
-from compilekit.studies.explain.pace import Pace
 from compilekit.studies.explain.run import RECOMPILES, Explain, Seen, listed
 
 BREAKS = "graph_breaks"

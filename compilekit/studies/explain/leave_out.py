@@ -13,12 +13,12 @@ import torch
 
 from compilekit.base.progress import Progress
 from compilekit.engine.job import Job
+from compilekit.engine.pace import Pace
 from compilekit.errors import PluginError, StepError
 from compilekit.plan.order import violations
 from compilekit.plan.plan import Plan
 from compilekit.studies.explain.explanation import Explanation
 from compilekit.studies.explain.judge import Judge, timing, verdict
-from compilekit.studies.explain.pace import Pace
 from compilekit.studies.explain.run import Explain
 
 

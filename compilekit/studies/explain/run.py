@@ -18,6 +18,7 @@ import torch
 from compilekit.engine.gate import broken_budgets
 from compilekit.engine.instruments import KeepState
 from compilekit.engine.job import Job
+from compilekit.engine.pace import Pace, Pacer
 from compilekit.engine.recording import on_cpu, run_call
 from compilekit.engine.reference import outputs_of
 from compilekit.engine.run import Execution, end_to_end
@@ -27,7 +28,6 @@ from compilekit.plugin.steps import PlannedStep
 from compilekit.report import Report, StepReport
 from compilekit.studies.explain.calls import Usage, usage
 from compilekit.studies.explain.data import Recompile, ShapeRun
-from compilekit.studies.explain.pace import Pace, Pacer
 from compilekit.subject.model import float_dtype
 from compilekit.subject.sample import images_of
 from compilekit.subject.sizes import check_shapes, sized

@@ -10,12 +10,12 @@ import torch
 import torch._dynamo
 from torch import nn
 
+from compilekit.engine.pace import Pace, Pacer, interval
 from compilekit.engine.recording import record
 from compilekit.model import Model
 from compilekit.studies.explain import text
 from compilekit.studies.explain.data import ExplainedStep, Moved, Timing
 from compilekit.studies.explain.judge import grouped, timing, verdict
-from compilekit.studies.explain.pace import Pace, Pacer, interval
 
 INPUTS = {"x": torch.linspace(-1, 1, 32).reshape(4, 8)}
 
