@@ -5,12 +5,17 @@ Each has an answer for a release that lacks it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 OLD_FORWARD = "_old_forward"
 """accelerate moves a forward there when it hooks a module."""
+
+HOOK = "_hf_hook"
+"""accelerate keeps there what moves a module's weights."""
 
 _ORIGINS = frozenset({"_name_or_path", "name_or_path"})
 """Entries of a config that say where a model was loaded from."""
@@ -30,12 +35,61 @@ def canonical(config: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def is_hooked(module: Any) -> bool:
     """Whether accelerate moves the module's weights by itself."""
-    return hasattr(module, "_hf_hook")
+    return hasattr(module, HOOK)
+
+
+def offloaded_weights(
+    module: Any,
+) -> dict[str, tuple[Any, Callable[[], Any] | None]]:
+    """The weights that accelerate moves: the device to move each to, and how to read it there.
+
+    None in place of the latter: the tensor itself is in memory.
+    """
+    weights: dict[str, tuple[Any, Callable[[], Any] | None]] = {}
+    for path, part in module.named_modules():
+        for hook in _hooks(getattr(part, HOOK, None)):
+            device = getattr(hook, "execution_device", None)
+            if device is None:
+                continue
+            stored = getattr(hook, "weights_map", None) or {}
+            for name, _ in (*part.named_parameters(), *part.named_buffers()):
+                read = functools.partial(stored.__getitem__, name) if name in stored else None
+                weights.setdefault(f"{path}.{name}".lstrip("."), (_device(device), read))
+    return weights
+
+
+def _hooks(hook: Any) -> list[Any]:
+    """A hook, or the several that it runs."""
+    return [] if hook is None else list(getattr(hook, "hooks", [hook]))
+
+
+def _device(device: Any) -> Any:
+    from torch import device as kind
+
+    return kind("cuda", device) if isinstance(device, int) else kind(device)
+
+
+@contextlib.contextmanager
+def unhooked(module: Any) -> Iterator[None]:
+    """Let modules run without accelerate's hooks for a while."""
+    hooked = [part for part in module.modules() if is_hooked(part)]
+    before = [(vars(part).get("forward"), getattr(part, HOOK)) for part in hooked]
+    for part in hooked:
+        setattr(part, HOOK, None)
+        if OLD_FORWARD in vars(part):
+            part.forward = vars(part)[OLD_FORWARD]
+    try:
+        yield
+    finally:
+        for part, (forward, hook) in zip(hooked, before, strict=True):
+            setattr(part, HOOK, hook)
+            if forward is not None:
+                part.forward = forward
 
 
 def run_hook(module: Any) -> None:
     """Run the module's offload hook, as diffusers' own methods do before they start."""
-    hook = getattr(module, "_hf_hook", None)
+    hook = getattr(module, HOOK, None)
     if hook is not None and hasattr(hook, "pre_forward"):
         hook.pre_forward(module)
 

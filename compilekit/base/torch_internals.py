@@ -136,10 +136,25 @@ def mark_original(owner: Any, function: Callable[..., Any]) -> None:
 
 
 def wrapper_tensor(
-    kind: type[Any], shape: Sequence[int], dtype: torch.dtype, device: torch.device
+    kind: type[Any],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    strides: Sequence[int] | None = None,
 ) -> Any:
     """A tensor of a subclass that has a shape and no storage."""
-    return torch.Tensor._make_wrapper_subclass(kind, tuple(shape), dtype=dtype, device=device)
+    return torch.Tensor._make_wrapper_subclass(
+        kind, tuple(shape), strides, dtype=dtype, device=device
+    )
+
+
+NO_TORCH_FUNCTION: Any = torch._C._disabled_torch_function_impl
+"""The `__torch_function__` of a subclass that handles operations below Python's functions."""
+
+
+def writes(operation: Any) -> bool:
+    """Whether an operation writes to its inputs."""
+    return bool(operation._schema.is_mutable)
 
 
 def config_entries(config: Any) -> Mapping[str, Any]:

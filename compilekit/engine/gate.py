@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from compilekit.base.words import Purpose
 from compilekit.errors import VerificationError
 from compilekit.plugin.steps import PlannedStep
 from compilekit.recipe import Verify
-from compilekit.report import Measurement, Report
+from compilekit.report import Measurement, Report, Speed
+from compilekit.report.verdict import MARGIN, blame
 
 ROUNDING = 1.5
 """How much a step may increase an existing error: rounding once more is no fault."""
@@ -28,7 +32,11 @@ def check_step(step: PlannedStep, who: str, measured: Measurement, error_before:
     )
 
 
-def broken_budgets(verify: Verify, report: Report) -> list[str]:
+LEAST_SPEEDUP: dict[Purpose, float] = {"apply": 0.0, "build": 1.0}
+"""The `min_speedup` of a recipe that sets none."""
+
+
+def broken_budgets(verify: Verify, report: Report, purpose: Purpose) -> list[str]:
     """The budgets of `verify:` that the finished model breaks, one sentence each."""
     problems = [
         f"{m.entry}: relative error {m.error:.2g} is over max_relative_error "
@@ -45,4 +53,24 @@ def broken_budgets(verify: Verify, report: Report) -> list[str]:
             problems.append(f"min_{name} is set, and the sample gives no images to compare")
         elif not value >= floor:
             problems.append(f"{name} of the images is {value:.4g}, under min_{name} {floor:.4g}")
-    return problems
+    return [*problems, *_too_slow(verify, report, purpose)]
+
+
+def _too_slow(verify: Verify, report: Report, purpose: Purpose) -> Iterator[str]:
+    """The entry points that are surely not as fast as `min_speedup` asks for."""
+    least = LEAST_SPEEDUP[purpose] if verify.min_speedup is None else verify.min_speedup
+    speeds = [] if report.verdict is None else report.verdict.entries
+    compiled = [speed for speed in speeds if speed.compiled]
+    # A recipe that compiles nothing, and sets a bound, means all that it was timed for.
+    for speed in compiled or (speeds if verify.min_speedup is not None else []):
+        if speed.high * (1 + MARGIN) < least:
+            yield _slow(speed, least, report)
+
+
+def _slow(speed: Speed, least: float, report: Report) -> str:
+    why = "" if report.verdict is None else blame(report.verdict)
+    return (
+        f"{speed.entry} is {speed.speedup:.2f}x as fast as loaded ({speed.low:.2f}x to "
+        f"{speed.high:.2f}x), and min_speedup is {least:g}.{f' {why}.' if why else ''} "
+        "`verify: {min_speedup: 0}` allows a slower model"
+    )

@@ -15,8 +15,13 @@ import torch
 from compilekit.base.texts import summary
 from compilekit.base.words import Change
 from compilekit.engine.gate import check_step
-from compilekit.engine.recording import Call, Recording, run_call, time_call
-from compilekit.engine.reference import Outputs, outputs_of, reference_outputs
+from compilekit.engine.recording import Call, Recording, timed_call
+from compilekit.engine.reference import (
+    Outputs,
+    needs_reference,
+    outputs_of,
+    reference_outputs,
+)
 from compilekit.errors import ClaimError, CompilekitError, NonFiniteError, StepError
 from compilekit.measure import state
 from compilekit.measure.compare import Difference, compare, merge
@@ -29,7 +34,7 @@ from compilekit.report import Measurement, StateChange, StepReport
 from compilekit.subject.model import EntryPoint, Model, cuda_in_use, parameter_bytes
 
 TIMING_RUNS, TIMING_SECONDS = 15, 0.3
-"""A call is timed at most so often, and for so long; at least twice."""
+"""A call is timed at most so often, and for so long."""
 
 NOISE = 1e-3
 """How far apart two runs of one call may be: kernels of a GPU add in any order."""
@@ -146,6 +151,7 @@ class Verify(Instrument):
     """Replays the recorded calls after each step, and checks how far outputs moved.
 
     references: the reference's outputs for each recorded call, by entry point.
+    loaded: those of the model as loaded.
     """
 
     def __init__(
@@ -160,18 +166,23 @@ class Verify(Instrument):
         self._model = model
         self._steps = steps
         self._titles = titles
+        self._recording = recording
         self._calls: dict[str, list[Call]] = recording.calls
         self._done: list[PlannedStep] = []
-        self.references: dict[str, list[Outputs]] = {}
         self._previous: dict[str, list[Outputs]] = {}
-        self._errors: dict[str, float] = {}
+        self._now: dict[str, Measurement] = {}
+        self._stale = set(self._calls)
+        self.references: dict[str, list[Outputs]] = {}
         for name, calls in self._calls.items():
-            if upcast:
-                self.references[name] = reference_outputs(model.entry_point(name), calls)
+            entry = model.entry_point(name)
+            if upcast and needs_reference(entry.owner):
+                self.references[name] = reference_outputs(entry, calls)
         self.baseline = [self._measure(name, "the model as loaded") for name in self._calls]
-        self.unsteady = {
-            name: moved for name in self._calls if (moved := self._apart(name)) > NOISE
-        }
+        self.loaded = dict(self._previous)
+
+    def before(self, step: PlannedStep) -> None:
+        del step
+        self._stale = set(self._calls)
 
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
         del result
@@ -182,48 +193,83 @@ class Verify(Instrument):
         who = f"{step.key}: plugin {self._titles[step.name]}"
         for name in self._calls:
             if any(overlap(component, name) for component in step.components):
-                before = self._errors[name]
+                before = self._now[name].error
                 measured = self._measure(name, who)
                 row.measurements.append(measured)
                 check_step(step, who, measured, before)
 
-    def final(self) -> list[Measurement]:
-        """Measure every recorded entry point again, in the state that the user gets."""
-        return [self._measure(name, "the finished model") for name in self._calls]
+    def final(self, *, again: bool = False) -> list[Measurement]:
+        """Every recorded entry point in the state that the user gets.
 
-    def _seconds(self, entry: EntryPoint, call: Call) -> float:
-        """The median time of one call. The replay before it was the warm-up."""
-        times = several(
-            lambda: time_call(entry, call, self._model.wait),
-            least=2,
-            most=TIMING_RUNS,
-            seconds=TIMING_SECONDS,
-        )
-        return statistics.median(times)
+        again: measure all, also what no step has changed since it was measured.
+        """
+        if again:
+            self._stale = set(self._calls)
+        return [
+            self._measure(name, "the finished model") if name in self._stale else self._last(name)
+            for name in self._calls
+        ]
 
-    def _apart(self, name: str) -> float:
-        """How far two runs of one call of the model as loaded are from each other."""
-        outputs = [outputs_of(run_call(self._model.entry_point(name), self._calls[name][0]))]
-        return _differences(outputs, self._previous[name][:1], name).relative_l2
+    @property
+    def compiled(self) -> dict[str, bool]:
+        """Whether the recipe compiles an entry point."""
+        return {name: _compiles(self._done, name) for name in self._calls}
 
-    def _measure(self, name: str, where: str) -> Measurement:
-        entry, calls = self._model.entry_point(name), self._calls[name]
+    def apart(self, name: str, again: Outputs) -> float:
+        """How far the outputs of one call, run again on the model as loaded, are from the first."""
+        middle = len(self._calls[name]) // 2
+        return _differences([again], self.loaded[name][middle : middle + 1], name).relative_l2
+
+    def _last(self, name: str) -> Measurement:
+        """What was measured after the last step; it is the finished model's too."""
+        return self._now[name].model_copy(update={"change": 0.0})
+
+    def _run(self, entry: EntryPoint, where: str) -> tuple[list[Outputs], float]:
+        """The outputs of the recorded calls, and the seconds of the middle one."""
+        calls = self._calls[entry.name]
+        middle = calls[len(calls) // 2]
+        known = {} if entry.name in self._previous else self._recording.answers
+        outputs: list[Outputs] = []
+        times: list[float] = []
+        warm = set[str]()
         try:
-            outputs = [outputs_of(run_call(entry, call)) for call in calls]
+            for call in calls:
+                answer = known.get(call.index)
+                seconds, output = answer or timed_call(entry, call, self._model.wait)
+                outputs.append(outputs_of(output))
+                # Code may be compiled in the first call of each size.
+                if call is middle and (call.signature in warm or not self._is_cold(entry.name)):
+                    times.append(seconds)
+                warm.add(call.signature)
+            times += several(
+                lambda: timed_call(entry, middle, self._model.wait)[0],
+                least=0 if times else 1,
+                most=TIMING_RUNS,
+                seconds=TIMING_SECONDS - sum(times),
+            )
         except CompilekitError:
             raise
         except (Exception, SystemExit) as raised:
-            raise StepError(f"{where}: {name} no longer runs: {summary(raised)}") from raised
+            raise StepError(f"{where}: {entry.name} no longer runs: {summary(raised)}") from raised
+        return outputs, statistics.median(times)
+
+    def _is_cold(self, name: str) -> bool:
+        """Whether the next call may compile: the last step changed what is compiled."""
+        return bool(self._done) and _compiles(self._done[-1:], name)
+
+    def _measure(self, name: str, where: str) -> Measurement:
+        entry = self._model.entry_point(name)
+        outputs, seconds = self._run(entry, where)
         reference = self.references.setdefault(name, outputs)
         at = f"{where}: {name}"
         error = _differences(outputs, reference, at)
         change = _differences(outputs, self._previous.get(name, outputs), at)
         self._previous[name] = outputs
-        self._errors[name] = error.relative_l2
-        return Measurement(
+        self._stale.discard(name)
+        self._now[name] = Measurement(
             entry=name,
-            calls=len(calls),
-            seconds=self._seconds(entry, calls[len(calls) // 2]),
+            calls=len(outputs),
+            seconds=seconds,
             change=change.relative_l2,
             error=error.relative_l2,
             cosine=error.cosine,
@@ -231,6 +277,7 @@ class Verify(Instrument):
             compiled=_compiles(self._done, name),
             final=not _compiles(self._steps, name) or _compiles(self._done, name),
         )
+        return self._now[name]
 
 
 def _compiles(steps: Sequence[PlannedStep], name: str) -> bool:

@@ -10,24 +10,40 @@ import contextlib
 import copy
 import math
 import statistics
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from compilekit.engine.recording import Call, time_call
+import torch
+from torch import nn
+
+from compilekit.base.bytesize import size
+from compilekit.base.control_groups import free_bytes
+from compilekit.engine.recording import Call, timed_call
+from compilekit.engine.reference import Outputs, outputs_of
 from compilekit.measure import state
-from compilekit.measure.times import interval, ratios_in_turn
-from compilekit.subject.model import EntryPoint, Model
+from compilekit.measure.times import in_turn, interval, several
+from compilekit.report.verdict import MARGIN
+from compilekit.subject.model import EntryPoint, Model, parameter_bytes
 
 LEAST, MOST, SECONDS = 5, 25, 0.5
 """Pairs of calls that are timed in one round: at least, at most, and for how long."""
 
+FEWEST, FEW = 2, 3
+"""Pairs of long calls that show that there is no difference to find, and that one is large."""
+
+LARGE = 1.5
+"""A difference that a few pairs show."""
+
 ROUNDS = 2
 """What disturbs the calls of one round may well spare those of another."""
 
-MARGIN = 0.03
-"""The same code on the same weights differs by this much, as they lie elsewhere in memory."""
+DRIFT = 1.25
+"""How much faster or slower a machine may be a minute later."""
 
+ROOM = 1.1
+"""How much more memory than the copy takes must be free."""
 
 WIDEST = 1.5
 """An interval that is wider than this factor does not show that two times are the same."""
@@ -35,11 +51,16 @@ WIDEST = 1.5
 
 @dataclass(frozen=True)
 class Pace:
-    """The time of one call over that of another: the median, and its interval."""
+    """The time of one call over that of another: the median, and its interval.
+
+    seconds: the median of the first. seconds_as_loaded: of the other.
+    """
 
     ratio: float
     low: float
     high: float
+    seconds: float = 0.0
+    seconds_as_loaded: float = 0.0
 
     def against(self, other: Pace) -> Pace:
         """How this pace compares with another, both taken against the same copy."""
@@ -47,8 +68,23 @@ class Pace:
 
     def and_again(self, other: Pace) -> Pace:
         """The same, measured twice: what both intervals hold is what is sure."""
-        ratio = math.sqrt(self.ratio * other.ratio)
-        return Pace(ratio, min(self.low, other.low), max(self.high, other.high))
+        return Pace(
+            math.sqrt(self.ratio * other.ratio),
+            min(self.low, other.low),
+            max(self.high, other.high),
+            min(self.seconds, other.seconds),
+            min(self.seconds_as_loaded, other.seconds_as_loaded),
+        )
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it shows a difference."""
+        return self.verdict in ("faster", "slower")
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it shows a large difference."""
+        return self.low > LARGE or self.high < 1 / LARGE
 
     @property
     def verdict(self) -> Literal["faster", "slower", "noise", "untold"]:
@@ -60,19 +96,29 @@ class Pace:
         return "untold" if self.high > WIDEST * self.low else "noise"
 
 
+def pace_of(pairs: Sequence[tuple[float, float]]) -> Pace:
+    """The pace of pairs of times, which were taken in turn."""
+    ratios = [now / then for now, then in pairs]
+    now, then = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return Pace(statistics.median(ratios), *interval(ratios), now, then)
+
+
 class Pacer:
-    """Holds a copy of the recorded entry points as they are now, and times others beside it.
+    """Holds a copy of entry points as they are now, and times others beside it.
 
     why_not: why there is no copy, or no more; empty if there is one.
     """
 
     def __init__(self, model: Model, calls: Mapping[str, Sequence[Call]]) -> None:
-        self.why_not = ""
         self._model = model
-        self._calls = calls
+        self._calls = {name: calls[name][len(calls[name]) // 2] for name in calls}
         self._start = state.snapshot()
         self._copies: dict[str, EntryPoint] = {}
+        self._given: dict[str, Any] = {}
         entries = {name: model.entry_point(name) for name in calls}
+        self.why_not = _no_room(entries.values())
+        if self.why_not:
+            return
         try:
             # In one go: entry points may share a module, or lie inside each other.
             owners = copy.deepcopy({name: entry.owner for name, entry in entries.items()})
@@ -88,45 +134,112 @@ class Pacer:
         try:
             for _ in range(ROUNDS):
                 for name in known:
-                    pace = self._in_turn(name)
-                    paces[name] = paces[name].and_again(pace) if name in paces else pace
+                    first = paces.get(name)
+                    if first is None:
+                        paces[name] = self._in_turn(name)
+                    elif not first.is_large and FEWEST * first.seconds < SECONDS:
+                        paces[name] = first.and_again(self._in_turn(name))
         except Exception as error:  # noqa: BLE001 - there may be no room for it, say
             self._copies.clear()
             self.why_not = f"a copy of the model does not run beside it ({_in_short(error)})"
             return {}
         return paces
 
+    def outputs(self, name: str) -> Outputs | None:
+        """What the copy gives for the call that is timed; None if there is no copy."""
+        copied = self._copies.get(name)
+        if copied is None:
+            return None
+        if name not in self._given:
+            with self._as_loaded():
+                self._given[name] = timed_call(copied, self._calls[name], self._model.wait)[1]
+        return outputs_of(self._given[name])
+
+    def now(self, name: str) -> Outputs:
+        """What the model gives for the call that is timed."""
+        entry = self._model.entry_point(name)
+        return outputs_of(timed_call(entry, self._calls[name], self._model.wait)[1])
+
+    def times(self, name: str) -> list[float]:
+        """The seconds of some calls of the model as it is now."""
+        entry, call = self._model.entry_point(name), self._calls[name]
+
+        def once() -> float:
+            return timed_call(entry, call, self._model.wait)[0]
+
+        return several(once, least=FEWEST, most=MOST, seconds=SECONDS)
+
     def _in_turn(self, name: str) -> Pace:
-        now, then = self._model.entry_point(name), self._copies[name]
-        calls = self._calls[name]
-        call = calls[len(calls) // 2]
+        now, then, call = self._model.entry_point(name), self._copies[name], self._calls[name]
         has_changed = bool(self._start.diff(state.snapshot()))
 
         def seconds_now() -> float:
-            return time_call(now, call, self._model.wait)
+            return timed_call(now, call, self._model.wait)[0]
 
         def seconds_as_loaded() -> float:
             # Settings of the process are a step's work too: the copy runs without them.
-            with _settings(self._start) if has_changed else contextlib.nullcontext():
-                return time_call(then, call, self._model.wait)
+            with self._as_loaded() if has_changed else contextlib.nullcontext():
+                seconds, self._given[name] = timed_call(then, call, self._model.wait)
+                return seconds
 
-        seconds_now()
-        seconds_as_loaded()
-        ratios = ratios_in_turn(
-            seconds_now, seconds_as_loaded, least=LEAST, most=MOST, seconds=SECONDS
-        )
-        return Pace(statistics.median(ratios), *interval(ratios))
+        pairs: list[tuple[float, float]] = []
+        is_warm, start = False, time.perf_counter()
+        for pair in in_turn(seconds_now, seconds_as_loaded):
+            if not is_warm and sum(pair) * LEAST < SECONDS:
+                is_warm = True  # the first of short calls does not count
+                continue
+            is_warm = True
+            pairs.append(pair)
+            is_late = time.perf_counter() - start >= SECONDS
+            if len(pairs) >= MOST or (is_late and _enough(pairs)):
+                break
+        return pace_of(pairs)
+
+    @contextlib.contextmanager
+    def _as_loaded(self) -> Iterator[None]:
+        """The settings of the process as they were when the model was copied."""
+        now = state.snapshot()
+        state.restore(self._start)
+        try:
+            yield
+        finally:
+            state.restore(now)
+
+
+def one_after_the_other(then: Sequence[float], now: Sequence[float]) -> Pace:
+    """The pace of times that were not taken in turn: the machine may have changed meanwhile."""
+    before, after = statistics.median(then), statistics.median(now)
+    low, high = min(now) / max(then) / DRIFT, max(now) / min(then) * DRIFT
+    return Pace(after / before, low, high, after, before)
+
+
+def _enough(pairs: Sequence[tuple[float, float]]) -> bool:
+    """Whether more pairs would tell no more. A small difference must be shown by several."""
+    pace = pace_of(pairs)
+    return len(pairs) >= (FEW if pace.is_large else LEAST if pace.is_sure else FEWEST)
+
+
+def _no_room(entries: Iterable[EntryPoint]) -> str:
+    """Why a copy of the entry points does not fit in memory; empty if it does."""
+    taken: dict[torch.device, int] = {}
+    owners = {id(entry.owner): entry.owner for entry in entries}
+    for module in _outermost(owners.values()):
+        devices = [tensor.device for tensor in (*module.parameters(), *module.buffers())]
+        device = devices[0] if devices else torch.device("cpu")
+        taken[device] = taken.get(device, 0) + parameter_bytes(module)
+    for device, count in taken.items():
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+        if device.type in ("cpu", "cuda") and free is not None and ROOM * count > free:
+            return f"a copy of the model takes {size(count)}, and {size(free)} are free"
+    return ""
+
+
+def _outermost(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Those that lie in no other one."""
+    known = list(modules)
+    inside = {id(part) for module in known for part in module.modules() if part is not module}
+    return [module for module in known if id(module) not in inside]
 
 
 def _in_short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
-
-
-@contextlib.contextmanager
-def _settings(earlier: state.State) -> Iterator[None]:
-    now = state.snapshot()
-    state.restore(earlier)
-    try:
-        yield
-    finally:
-        state.restore(now)

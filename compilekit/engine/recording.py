@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,14 +36,15 @@ class _HeldTensor:
     device: torch.device
     stride: tuple[int, ...]
 
-    def fresh(self, dtype: torch.dtype) -> torch.Tensor:
+    def fresh(self, dtype: torch.dtype, device: torch.device | None) -> torch.Tensor:
         """A copy with the strides of the original, which compiled code checks."""
+        device = device or self.device
         if not _is_dense(self.tensor.shape, self.stride):
-            return self.tensor.to(self.device, dtype, copy=True)
-        copy = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=self.device)
+            return self.tensor.to(device, dtype, copy=True)
+        copy = torch.empty_strided(self.tensor.shape, self.stride, dtype=dtype, device=device)
         # An expanded dimension has stride 0: all its entries are one entry, written once.
         once = tuple(slice(0, 1) if step == 0 else slice(None) for step in self.stride)
-        copy[once] = self.tensor[once].to(self.device, dtype)
+        copy[once] = self.tensor[once].to(device, dtype)
         return copy
 
 
@@ -82,46 +84,64 @@ class Call:
     kwargs: dict[str, Any]
     small_stay: bool = False
 
-    def inputs(self, dtype: torch.dtype | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Fresh copies of the inputs, cast as the pipeline would for weights of this dtype."""
-        cast = functools.partial(_fresh, was=self.dtype, now=dtype, small_stay=self.small_stay)
+    def inputs(
+        self, dtype: torch.dtype | None, device: torch.device | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Fresh copies of the inputs, cast as the pipeline would for weights of this dtype.
+
+        device: where to; by default, where each input was.
+        """
+        cast = functools.partial(
+            _fresh, was=self.dtype, now=dtype, small_stay=self.small_stay, device=device
+        )
         return mapped(self.args, cast), mapped(self.kwargs, cast)
 
 
 @dataclass
 class Recording:
-    """The kept calls by entry point, in the order of the sample, and how many were not kept."""
+    """The kept calls by entry point, in the order of the sample.
+
+    dropped: how many calls were not kept.
+    counts: how many calls the sample made of each entry point, from outside of all others.
+    answers: the seconds of calls and what they gave, by index: of a plain module, where no random
+        number was drawn.
+    """
 
     calls: dict[str, list[Call]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    answers: dict[int, tuple[float, Any]] = field(default_factory=dict)
 
 
 def run_call(entry: EntryPoint, call: Call) -> Any:
     """Run a recorded call again."""
+    return timed_call(entry, call, _do_not_wait)[1]
+
+
+def timed_call(entry: EntryPoint, call: Call, wait: Callable[[], None]) -> tuple[float, Any]:
+    """Run a recorded call again; returns its seconds, and what it gives."""
     try:
-        return _run(entry, call)
+        return _run(entry, call, wait)
     except RuntimeError:
         if call.small_stay and float_dtype(entry.owner) != call.dtype:
             # A few pipelines cast their timesteps too: HunyuanDiT's.
             with contextlib.suppress(RuntimeError):
-                output = _run(entry, dataclasses.replace(call, small_stay=False))
+                result = _run(entry, dataclasses.replace(call, small_stay=False), wait)
                 call.small_stay = False
-                return output
+                return result
         raise
 
 
-def _run(entry: EntryPoint, call: Call) -> Any:
+def _run(entry: EntryPoint, call: Call, wait: Callable[[], None]) -> tuple[float, Any]:
+    # Inputs are made before the clock starts.
     args, kwargs = call.inputs(float_dtype(entry.owner))
     # Inference mode would add guards.
     with torch.no_grad(), seeded(call):
-        return entry(*args, **kwargs)
+        return timed(lambda: entry(*args, **kwargs), wait)
 
 
-def time_call(entry: EntryPoint, call: Call, wait: Callable[[], None]) -> float:
-    """The seconds of one call with fresh inputs, which are made before the clock starts."""
-    args, kwargs = call.inputs(float_dtype(entry.owner))
-    with torch.no_grad():
-        return timed(lambda: entry(*args, **kwargs), wait)[0]
+def _do_not_wait() -> None:
+    """For calls whose time nobody reads."""
 
 
 @contextlib.contextmanager
@@ -151,6 +171,10 @@ class _Recorder:
         self._kept: dict[str, dict[str, _Thinned]] = defaultdict(dict)
         self._dropped: dict[str, int] = defaultdict(int)
         self._inside: dict[int, int] = defaultdict(int)
+        self._running = 0
+        self._counts: dict[str, int] = defaultdict(int)
+        self._answers: dict[int, tuple[float, Any]] = {}
+        self._outermost = (0, 0.0, [torch.empty(0)])
 
     def recording(self) -> Recording:
         calls = {
@@ -160,7 +184,7 @@ class _Recorder:
             )
             for name, by_signature in self._kept.items()
         }
-        return Recording(calls, dict(self._dropped))
+        return Recording(calls, dict(self._dropped), dict(self._counts), self._answers)
 
     @contextlib.contextmanager
     def listening(self, entry: EntryPoint) -> Iterator[None]:
@@ -188,25 +212,42 @@ class _Recorder:
                 setattr(entry.owner, entry.method, shadowed)
 
     def _on_forward(
-        self, entry: EntryPoint, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, entry: EntryPoint, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._keep(entry, args, kwargs)
-        self._inside[id(module)] += 1
+        self._begin(entry, args, kwargs)
 
-    def _on_return(self, module: nn.Module, *_: Any) -> None:
-        self._inside[id(module)] -= 1
+    def _on_return(self, module: nn.Module, args: Any, output: Any) -> None:
+        del args
+        self._end(module)
+        index, start, noise = self._outermost
+        # A pipeline may set its modules up for each of its own calls; a plain module is as it is.
+        keeps = not self._running and not self._small_stay and output is not None
+        if keeps and all(map(torch.equal, noise, _noise())):
+            copied = on_cpu(output)  # this waits for the device
+            self._answers[index] = (time.perf_counter() - start, copied)
 
     def _wrapped(self, entry: EntryPoint, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._keep(entry, args, kwargs)
-            self._inside[id(entry.owner)] += 1
+            self._begin(entry, args, kwargs)
             try:
                 return original(*args, **kwargs)
             finally:
-                self._inside[id(entry.owner)] -= 1
+                self._end(entry.owner)
 
         return call
+
+    def _begin(self, entry: EntryPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._keep(entry, args, kwargs)
+        if not self._running:
+            self._counts[entry.name] += 1
+            self._outermost = (self._total, time.perf_counter(), _noise())
+        self._running += 1
+        self._inside[id(entry.owner)] += 1
+
+    def _end(self, owner: nn.Module) -> None:
+        self._running -= 1
+        self._inside[id(owner)] -= 1
 
     def _keep(self, entry: EntryPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._inside[id(entry.owner)]:
@@ -225,6 +266,12 @@ class _Recorder:
             return Call(entry.name, signature, index, dtype, *inputs, small_stay=self._small_stay)
 
         by_signature.setdefault(signature, _Thinned()).add(copy)
+
+
+def _noise() -> list[torch.Tensor]:
+    """The states of the random number generators."""
+    states = [torch.random.get_rng_state()]
+    return states + [torch.cuda.get_rng_state(device) for device in cuda_devices()]
 
 
 class _Thinned:
@@ -288,12 +335,18 @@ def _hold(_: str, value: Any) -> Any:
 
 
 def _fresh(
-    _: str, value: Any, *, was: torch.dtype | None, now: torch.dtype | None, small_stay: bool
+    _: str,
+    value: Any,
+    *,
+    was: torch.dtype | None,
+    now: torch.dtype | None,
+    small_stay: bool,
+    device: torch.device | None,
 ) -> Any:
     if isinstance(value, _HeldTensor):
         stays = now is None or value.tensor.dtype != was
         stays = stays or (small_stay and value.tensor.dim() < MATRIX)
-        return value.fresh(value.tensor.dtype if stays or now is None else now)
+        return value.fresh(value.tensor.dtype if stays or now is None else now, device)
     if isinstance(value, _HeldGenerator):
         generator = torch.Generator(value.device)
         generator.set_state(value.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from compilekit.engine.job import Job
 from compilekit.engine.recording import Call, Recording, on_cpu, record, run_call
 from compilekit.engine.reference import Outputs
 from compilekit.engine.saving import guard_saving
+from compilekit.engine.verdict import Speeds
 from compilekit.errors import (
     CompilekitError,
     ModelError,
@@ -33,11 +35,12 @@ from compilekit.errors import (
     VerificationError,
 )
 from compilekit.measure.images import psnr, ssim
+from compilekit.measure.memory import peak_bytes
 from compilekit.measure.times import timed
 from compilekit.plan.order import overlap
 from compilekit.plugin.contexts import StepContext
 from compilekit.plugin.steps import PlannedStep, StepResult
-from compilekit.report import EndToEnd, Report, StepReport
+from compilekit.report import EndToEnd, Report, StepReport, Stage
 from compilekit.subject.model import EntryPoint, cuda_devices
 from compilekit.subject.sample import images_of
 from compilekit.subject.sizes import check_shapes, in_size, one_step, sized
@@ -95,6 +98,7 @@ class Execution:
             parameter_bytes=model_bytes(job.model),
             warnings=job.plan.warnings,
             advice=list(job.plan.advice),
+            allowed=job.plan.recipe.verify.max_relative_error,
         )
         self._perform = perform
         self._arguments = arguments
@@ -110,14 +114,21 @@ class Execution:
             first, rest = self.in_order()
             for step in first:
                 self.perform(step, self.instruments())
-            before, seconds_before = self.record_and_time()
+            before = self.record_sample()
             verify = self.verify(rest)
-            for step in rest:
-                self.perform(step, [*self.instruments(), verify])
-            after, seconds_after = self.rerun()
-            with self.progress.stage("final check"):
-                self.report.final = verify.final()
-            self.report.end_to_end = end_to_end(before, after, seconds_before, seconds_after)
+            with self.stage("a copy of the model as loaded, for its times"):
+                speeds = Speeds(self.model, self.recording)
+            try:
+                for step in rest:
+                    self.perform(step, [*self.instruments(), verify])
+                after = self.rerun()
+                with self.stage("final check"):
+                    self.report.final = verify.final()
+                with self.stage("speed, in turn with the model as loaded"):
+                    speeds.judge(self.report, self.plan, verify)
+            finally:
+                speeds.note_unsteady(self.report, verify)
+            self.report.end_to_end = end_to_end(before, after)
             self.guard_saving()
             self.gate()
             return Outcome(self.report, before, after)
@@ -130,13 +141,13 @@ class Execution:
                 self.perform(earlier, self.instruments() if earlier is step else [KeepState()])
                 if earlier is step:
                     return
-            self.record_and_time()
+            self.record_sample()
             verify = self.verify(rest)
             for earlier in rest[: rest.index(step)]:
                 # Exported components cannot be changed by a later step, so nothing depends on it.
                 if self.plan.purpose != "build" or not earlier.description.exports:
                     self.perform(earlier, [KeepState()])
-            verify.final()  # the state that the step finds
+            verify.final(again=True)  # the state that the step finds
             self.perform(step, [*self.instruments(), verify])
 
     @contextlib.contextmanager
@@ -164,15 +175,10 @@ class Execution:
 
     def verify(self, steps: Sequence[PlannedStep]) -> Verify:
         """Compute the reference of the recorded calls, and measure the model before the steps."""
-        with self.progress.stage("float32 reference, and times before the first step"):
+        with self.stage("float32 reference, and times before the first step"):
             upcast = self.plan.recipe.verify.reference == "float32"
             self._verify = Verify(self.model, self.recording, steps, self._titles(), upcast=upcast)
         self.report.baseline = self._verify.baseline
-        for name, moved in self._verify.unsteady.items():
-            self.report.warnings.append(
-                f"{name} gives other outputs for the same call: two runs as loaded are "
-                f"{moved:.2g} apart (relative L2), and a step is blamed for that too"
-            )
         return self._verify
 
     def perform(self, step: PlannedStep, instruments: Sequence[Instrument]) -> StepReport:
@@ -195,7 +201,7 @@ class Execution:
             runner=self,
         )
         self._running = step
-        with self.progress.stage(title):
+        with self.stage(title):
             for instrument in instruments:
                 instrument.before(step)
             self._begun.append(step)
@@ -239,12 +245,10 @@ class Execution:
         )
         return output
 
-    def record_and_time(self) -> tuple[Any, float]:
-        """Record the sample, then run it once more for its time; returns output and seconds."""
-        with self.progress.stage("recording the sample"):
-            # The recorded run pays for lazy set-up and for the recorder, so the next is timed.
+    def record_sample(self) -> Any:
+        """Run the sample and record it; returns its output."""
+        with self.stage("recording the sample"):
             output = on_cpu(self.record())
-            seconds, _ = self.timed_sample()
         for name, module in self.model.modules.items():
             if module.training:
                 self.report.warnings.append(
@@ -256,18 +260,25 @@ class Execution:
                 f"{name} is called with more signatures than are kept: {count} calls were not "
                 "recorded"
             )
-        return output, seconds
+        return output
 
-    def rerun(self) -> tuple[Any, float]:
-        """Run the finished model's sample, and take its time; returns output and seconds."""
-        with self.progress.stage("running the sample again"):
-            self.run_sample(self.sample)
-            seconds, output = self.timed_sample()
+    def rerun(self) -> Any:
+        """Run the finished model's sample; returns its output."""
+        with self.stage("running the sample again"):
             # Compiled code may reuse the memory of this output when it is called again.
-            output = on_cpu(output)
+            output = on_cpu(self.run_sample(self.sample))
         for row, _ in self._results:
             row.details.update(self.late_details(row))
-        return output, seconds
+        return output
+
+    @contextlib.contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        """Show a stage, and note what it takes."""
+        start = time.perf_counter()
+        with self.progress.stage(title):
+            yield
+        seconds = time.perf_counter() - start
+        self.report.stages.append(Stage(title=title, seconds=seconds, peak_bytes=peak_bytes()))
 
     def late_details(self, row: StepReport) -> dict[str, object]:
         """What a step that has run says of itself now."""
@@ -332,7 +343,7 @@ class Execution:
 
     def gate(self) -> None:
         """Raise if the finished model breaks the recipe's budgets."""
-        if problems := broken_budgets(self.plan.recipe.verify, self.report):
+        if problems := broken_budgets(self.plan.recipe.verify, self.report, self.plan.purpose):
             raise VerificationError("the finished model is out of budget: " + "; ".join(problems))
 
     def _recorded_entries(self, steps: Sequence[PlannedStep]) -> list[EntryPoint]:
@@ -360,9 +371,9 @@ def _check_match(step: PlannedStep, row: StepReport) -> None:
     )
 
 
-def end_to_end(before: Any, after: Any, seconds_before: float, seconds_after: float) -> EndToEnd:
+def end_to_end(before: Any, after: Any) -> EndToEnd:
     """Compare the images of the sample before and after."""
-    result = EndToEnd(seconds_before=seconds_before, seconds_after=seconds_after)
+    result = EndToEnd()
     old, new = images_of(before), images_of(after)
     if old is not None and new is not None and old.shape == new.shape:
         result.psnr, result.ssim = psnr(old, new), ssim(old, new)

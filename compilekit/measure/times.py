@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -46,16 +46,22 @@ def ratios_in_turn(
     A machine is slower at one moment than at another, for both alike. So their ratio means
     something even when their times do not.
     """
-    turns = iter(range(most + least))
+    pairs = in_turn(one, other)
 
-    def pair() -> float:
-        if next(turns) % 2:
-            first = one()
-            return first / other()
+    def ratio() -> float:
+        first, second = next(pairs)
+        return first / second
+
+    return several(ratio, least=least, most=most, seconds=seconds)
+
+
+def in_turn(one: Callable[[], float], other: Callable[[], float]) -> Iterator[tuple[float, float]]:
+    """Pairs of measurements without end, one and other: A B, B A, A B, ..."""
+    while True:
+        first = one()
+        yield first, other()
         second = other()
-        return one() / second
-
-    return several(pair, least=least, most=most, seconds=seconds)
+        yield one(), second
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

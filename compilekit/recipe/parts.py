@@ -134,6 +134,15 @@ class Verify(_Part):
     min_ssim: float | None = Field(
         default=None, ge=0, le=1, description="The least SSIM of the sample's image."
     )
+    min_speedup: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description=(
+            "How many times faster than as loaded each entry point must be that the recipe "
+            "compiles. By default 1 in a build, and 0, which allows any, elsewhere."
+        ),
+    )
     reference: Literal["float32", "as_loaded"] = Field(
         default="float32", description="What errors are measured against."
     )

@@ -65,10 +65,66 @@ class StepReport(Data):
     state: dict[str, StateChange] = {}
 
 
-class EndToEnd(Data):
-    """The sample's run before and after: seconds, and how alike the images are."""
+class Speed(Data):
+    """How fast one entry point is, beside the model as loaded.
 
-    seconds_before: float
-    seconds_after: float
+    calls: how many the sample makes.
+    seconds, seconds_as_loaded: of one call.
+    speedup: how many times faster than as loaded; the true value lies between low and high.
+    compiled: whether the recipe compiles it.
+    """
+
+    entry: str
+    calls: int
+    seconds: float
+    seconds_as_loaded: float
+    speedup: float
+    low: float
+    high: float
+    compiled: bool = False
+
+
+class Verdict(Data):
+    """Whether the finished model is faster than it was as loaded.
+
+    speedup, low, high: of all the sample's calls of the entry points together.
+    seconds, seconds_as_loaded: what those calls take.
+    not_in_turn: why the two were not measured in turn; empty if they were.
+    blame: the step that made the model slower; empty if it is not slower, or by no single step.
+    blamed: the speed-up by that step. because: what the step says about this machine.
+    """
+
+    speedup: float
+    low: float
+    high: float
+    seconds: float
+    seconds_as_loaded: float
+    entries: list[Speed]
+    not_in_turn: str = ""
+    blame: str = ""
+    blamed: float = 1.0
+    because: str = ""
+
+
+class Stage(Data):
+    """What one stage of a run took.
+
+    peak_bytes: the most memory in use so far.
+    """
+
+    title: str
+    seconds: float
+    peak_bytes: int
+
+
+class EndToEnd(Data):
+    """How alike the sample's images are before and after.
+
+    seconds_before, seconds_after: of the sample, where the pipeline is compiled as a whole; else
+    0, since the verdict has the times.
+    """
+
+    seconds_before: float = 0.0
+    seconds_after: float = 0.0
     psnr: float | None = None
     ssim: float | None = None

@@ -15,7 +15,8 @@ from compilekit.base.arguments import path_of
 from compilekit.base.bytesize import size
 from compilekit.base.texts import printable
 from compilekit.errors import UsageError
-from compilekit.report.data import Data, EndToEnd, Measurement, StepReport
+from compilekit.report.data import Data, EndToEnd, Measurement, StepReport, Stage, Verdict
+from compilekit.report.verdict import sentence, speed_lines
 
 NAME = 30
 COLUMNS = f"{'error':>9}{'moved':>10}{'time':>12}{'speed-up':>15}"
@@ -26,6 +27,9 @@ class Report(Data):
 
     not_savable: components that `save_pretrained` refuses to write, with the step in the way.
     advice: what the steps say about this machine.
+    verdict: whether the finished model is faster; None if the run did not come so far.
+    stages: where the time and the memory of the run went.
+    allowed: the error that the recipe allows.
 
     >>> import compilekit as ck
     >>> import torch
@@ -49,6 +53,9 @@ class Report(Data):
     not_savable: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     advice: list[str] = Field(default_factory=list)
+    verdict: Verdict | None = None
+    stages: list[Stage] = Field(default_factory=list)
+    allowed: float | None = None
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
@@ -75,12 +82,24 @@ class Report(Data):
 
     def __str__(self) -> str:
         """The table that `compilekit apply` prints."""
-        return "\n".join(map(printable, [*table_lines(self), *note_lines(self)]))
+        lines = [*verdict_lines(self), *table_lines(self), *note_lines(self)]
+        return "\n".join(map(printable, lines))
 
     def __repr__(self) -> str:
         """One line: the recipe, and how far it came."""
         steps = f"{len(self.steps)} step{'s' * (len(self.steps) != 1)}"
         return f"<Report {printable(self.recipe)} on {self.device}: {steps}>"
+
+
+def verdict_lines(report: Report) -> Iterator[str]:
+    """The first line: how much faster it is, and how large the error."""
+    if report.verdict is None:
+        return
+    worst = max((m.error for m in report.final), default=None)
+    error = "" if worst is None else f", error {worst:.1e}"
+    if error and report.allowed is not None:
+        error += f" of the allowed {report.allowed:.1e}"
+    yield sentence(report.verdict, error)
 
 
 def table_lines(report: Report) -> Iterator[str]:
@@ -114,15 +133,10 @@ def _changed(step: StepReport) -> str:
 
 def note_lines(report: Report) -> Iterator[str]:
     """What does not fit into the table."""
-    end = report.end_to_end
-    if end is not None:
-        ratio = end.seconds_before / end.seconds_after if end.seconds_after else 0.0
-        # Where another machine draws what is not compiled, its time says nothing.
-        before = f"{end.seconds_before:.2f} s before, " if end.seconds_before else ""
-        compared = f" ({ratio:.2f}x)" if end.seconds_before else ""
-        yield f"sample: {before}{end.seconds_after:.2f} s after{compared}"
-        if end.psnr is not None and end.ssim is not None:
-            yield f"images: PSNR {end.psnr:.1f} dB, SSIM {end.ssim:.4f} against the model as loaded"
+    if report.verdict is not None:
+        yield from speed_lines(report.verdict)
+    if report.end_to_end is not None:
+        yield from _sample_lines(report.end_to_end)
     for step in report.steps:
         for key, value in step.details.items():
             yield f"{step.name}: {key.replace('_', ' ')}: {_shown(value)}"
@@ -136,6 +150,17 @@ def note_lines(report: Report) -> Iterator[str]:
         yield f"save_pretrained of {component} raises: {reason}"
     yield from (f"warning: {warning}" for warning in report.warnings)
     yield from (f"advice: {sentence}" for sentence in report.advice)
+
+
+def _sample_lines(end: EndToEnd) -> Iterator[str]:
+    if end.seconds_after:
+        ratio = end.seconds_before / end.seconds_after
+        # Where another machine draws what is not compiled, its time says nothing.
+        before = f"{end.seconds_before:.2f} s before, " if end.seconds_before else ""
+        compared = f" ({ratio:.2f}x)" if end.seconds_before else ""
+        yield f"sample: {before}{end.seconds_after:.2f} s after{compared}"
+    if end.psnr is not None and end.ssim is not None:
+        yield f"images: PSNR {end.psnr:.1f} dB, SSIM {end.ssim:.4f} against the model as loaded"
 
 
 def _shown(value: Any) -> str:

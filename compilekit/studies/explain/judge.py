@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 
 import torch
 
@@ -212,7 +211,9 @@ def timing(
         verdict=pace.verdict,
         together=list(together),
         left_out=left_out,
-        **asdict(pace),
+        ratio=pace.ratio,
+        low=pace.low,
+        high=pace.high,
     )
 
 

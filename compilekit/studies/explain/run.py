@@ -108,7 +108,7 @@ class Explain:
         with execution.guarded():
             first, rest = execution.in_order()
             self._change_results(first)
-            before, seconds = execution.record_and_time()
+            before = execution.record_sample()
             with self._progress.stage("counting the calls of each entry point"):
                 self.used, self.seconds = usage(self.model, self._sample)
             verify = execution.verify(rest)
@@ -118,12 +118,14 @@ class Explain:
                 for step in rest:
                     execution.perform(step, [*execution.instruments(), verify])
                     self._see(pacer)
-                after, seconds_after = execution.rerun()
-                self.report.end_to_end = end_to_end(before, after, seconds, seconds_after)
+                after = execution.rerun()
+                self.report.end_to_end = end_to_end(before, after)
                 self._run_shapes()
                 with self._progress.stage("final check"):
-                    self.report.final = verify.final()
-                if broken := broken_budgets(self.plan.recipe.verify, self.report):
+                    self.report.final = verify.final(again=True)
+                if broken := broken_budgets(
+                    self.plan.recipe.verify, self.report, self.plan.purpose
+                ):
                     self.problems.append(
                         f"the finished model is out of budget: {'; '.join(broken)}"
                     )

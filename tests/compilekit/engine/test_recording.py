@@ -18,7 +18,7 @@ from compilekit.engine.recording import (
     on_cpu,
     record,
     run_call,
-    time_call,
+    timed_call,
 )
 from compilekit.model import Model
 
@@ -171,7 +171,7 @@ def test_timesteps_are_cast_where_the_model_runs_with_no_others():
     expected, call = embeds(x, t), recording.calls["model"][0]
     embeds.to(torch.bfloat16)
     torch.testing.assert_close(run_call(entry, call).float(), expected, rtol=0.05, atol=0.05)
-    assert time_call(entry, call, lambda: None) > 0
+    assert timed_call(entry, call, lambda: None)[0] > 0
     embeds.linear = nn.Linear(3, 4, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         run_call(entry, call)
