@@ -19,12 +19,15 @@ def run(
     plugin: options.Plugins = None,
     *,
     strict: options.Strict = False,
+    timings: options.Timings = False,
     json: options.Json = False,
 ) -> None:
     """Apply a recipe to a model in this process; save before and after images and a report.
 
     Exit code 1 when a step fails or a budget is broken; the report is saved all the same.
     """
+    from compilekit.report.table import warn_if_slower
+
     with prepared(output):
         from compilekit.api import apply
 
@@ -32,12 +35,13 @@ def run(
             applied = apply(recipe_of(recipe, steps), model, host=host_of(plugin), strict=strict)
         except CompilekitError as error:
             if isinstance(error.report, Report):
-                _show(error.report, output, as_json=json)
+                _show(error.report, output, as_json=json, timings=timings)
             raise
         saved = _save_images(applied.before, applied.after, output)
-        _show(applied.report, output, as_json=json)
+        _show(applied.report, output, as_json=json, timings=timings)
     if not json:
         echo(f"saved in {output}: {', '.join([*saved, 'report.json'])}")
+    warn_if_slower(applied.report)
 
 
 def _save_images(before: Any, after: Any, output: Path) -> list[str]:
@@ -57,11 +61,11 @@ def _save_images(before: Any, after: Any, output: Path) -> list[str]:
     return list(pictures)
 
 
-def _show(report: Report, output: Path, *, as_json: bool) -> None:
+def _show(report: Report, output: Path, *, as_json: bool, timings: bool) -> None:
     if as_json:
         echo_json(report.to_json())
     else:
         from compilekit.report.table import print_report
 
-        print_report(report)
+        print_report(report, timings=timings)
     report.save(output / "report.json")

@@ -36,6 +36,7 @@ def run(
     ] = True,
     force: options.Force = False,
     strict: options.Strict = False,
+    timings: options.Timings = False,
     json: options.Json = False,
 ) -> None:
     """Compile a model ahead of time by a recipe, and write a bundle.
@@ -44,7 +45,7 @@ def run(
     `compilekit.load` or `compilekit run`. Exit code 1 when a step fails or a budget is broken.
     """
     from compilekit.api import build
-    from compilekit.report.table import print_report
+    from compilekit.report.table import print_report, warn_if_slower
 
     try:
         built = build(
@@ -58,11 +59,12 @@ def run(
         )
     except CompilekitError as error:
         if isinstance(error.report, Report) and not json:
-            print_report(error.report)
+            print_report(error.report, timings=timings)
         raise
     if json:
         numbers = {"path": str(built.path), "seconds": built.seconds, "reused": built.reused}
         print_json({**numbers, **summary(Manifest.read(built.path))})
         return
-    print_report(built.report)
+    print_report(built.report, timings=timings)
     echo(str(built))
+    warn_if_slower(built.report)

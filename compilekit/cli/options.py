@@ -66,6 +66,9 @@ Force = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit code 3 if a step has advice about this machine.")
 ]
+Timings = Annotated[
+    bool, typer.Option("--timings", help="Show where the time and the memory of the run went.")
+]
 Verbose = Annotated[
     bool,
     typer.Option(

@@ -40,7 +40,7 @@ from compilekit.measure.times import timed
 from compilekit.plan.order import overlap
 from compilekit.plugin.contexts import StepContext
 from compilekit.plugin.steps import PlannedStep, StepResult
-from compilekit.report import EndToEnd, Report, StepReport, Stage
+from compilekit.report import EndToEnd, Report, Stage, StepReport
 from compilekit.subject.model import EntryPoint, cuda_devices
 from compilekit.subject.sample import images_of
 from compilekit.subject.sizes import check_shapes, in_size, one_step, sized

@@ -31,7 +31,6 @@ class Speeds:
     def judge(self, report: Report, plan: Plan, verify: Verify) -> None:
         """Say in the report whether the finished model is faster."""
         speeds = self._entries(verify.compiled)
-        report.verdict = verdict_of(speeds, report, plan, not_in_turn=self._pacer.why_not)
         # Times that were taken in turn are better than those around each step.
         by_name = {speed.entry: speed for speed in speeds}
         for measured in report.baseline:
@@ -40,6 +39,7 @@ class Speeds:
         for measured in report.final:
             if measured.entry in by_name:
                 measured.seconds = by_name[measured.entry].seconds
+        report.verdict = verdict_of(speeds, report, plan, not_in_turn=self._pacer.why_not)
 
     def note_unsteady(self, report: Report, verify: Verify) -> None:
         """Warn if the model as loaded gives other outputs for the same call."""

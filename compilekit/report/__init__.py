@@ -4,9 +4,9 @@ from compilekit.report.data import (
     EndToEnd,
     Measurement,
     Speed,
+    Stage,
     StateChange,
     StepReport,
-    Stage,
     Verdict,
 )
 from compilekit.report.report import Report
@@ -16,8 +16,8 @@ __all__ = [
     "Measurement",
     "Report",
     "Speed",
+    "Stage",
     "StateChange",
     "StepReport",
-    "Stage",
     "Verdict",
 ]

@@ -13,9 +13,10 @@ from pydantic import Field
 
 from compilekit.base.arguments import path_of
 from compilekit.base.bytesize import size
+from compilekit.base.columns import aligned
 from compilekit.base.texts import printable
 from compilekit.errors import UsageError
-from compilekit.report.data import Data, EndToEnd, Measurement, StepReport, Stage, Verdict
+from compilekit.report.data import Data, EndToEnd, Measurement, Stage, StepReport, Verdict
 from compilekit.report.verdict import sentence, speed_lines
 
 NAME = 30
@@ -150,6 +151,14 @@ def note_lines(report: Report) -> Iterator[str]:
         yield f"save_pretrained of {component} raises: {reason}"
     yield from (f"warning: {warning}" for warning in report.warnings)
     yield from (f"advice: {sentence}" for sentence in report.advice)
+
+
+def stage_lines(report: Report) -> Iterator[str]:
+    """Where the time and the memory of the run went."""
+    rows = [
+        (stage.title, f"{stage.seconds:.2f} s", size(stage.peak_bytes)) for stage in report.stages
+    ]
+    yield from aligned([("stage", "time", "most memory so far"), *rows])
 
 
 def _sample_lines(end: EndToEnd) -> Iterator[str]:
