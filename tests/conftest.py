@@ -67,11 +67,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session", autouse=True)
 def _short_timing() -> Iterator[None]:
-    """Times are taken of as few runs as may be: no test asks how long something took."""
-    from compilekit.engine import instruments
+    """Times are taken of as few runs as may be: no test asks how long something took.
+
+    Nor does a build ask: small models say nothing about speed.
+    """
+    from compilekit.engine import gate, instruments, pace
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instruments, "TIMING_RUNS", 2)
+        for name in ("LEAST", "MOST", "FEWEST", "FEW", "ROUNDS"):
+            patch.setattr(pace, name, 1)
+        patch.setattr(pace, "SECONDS", 0.0)
+        patch.setitem(gate.LEAST_SPEEDUP, "build", 0.0)
         yield
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import compilekit as ck
-from compilekit.engine import pace, recording
+from compilekit.engine import gate, pace, recording
 from compilekit.engine.gate import broken_budgets
 from compilekit.engine.pace import Pace, one_after_the_other, pace_of
 from compilekit.recipe import Verify
@@ -68,7 +68,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Net.clock, Net.calls = 0.0, 0
     monkeypatch.setattr(recording, "timed", timed)
-    monkeypatch.setattr(pace, "SECONDS", 0.0)
+    for name, value in (("LEAST", 5), ("MOST", 25), ("FEWEST", 2), ("FEW", 3), ("ROUNDS", 2)):
+        monkeypatch.setattr(pace, name, value)
+    monkeypatch.setitem(gate.LEAST_SPEEDUP, "build", 1.0)
     monkeypatch.setattr("compilekit.engine.instruments.TIMING_SECONDS", 0.0)
 
 
@@ -226,6 +228,7 @@ def report_of(*speeds: Speed) -> Report:
         ),
     ],
 )
+@pytest.mark.usefixtures("clock")
 def test_min_speedup_is_broken_where_the_whole_interval_lies_below_it(
     purpose, verify, speeds, broken
 ):
