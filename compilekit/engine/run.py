@@ -35,7 +35,7 @@ from compilekit.errors import (
     VerificationError,
 )
 from compilekit.measure.images import psnr, ssim
-from compilekit.measure.memory import peak_bytes
+from compilekit.measure.memory import peak_bytes, reset_peak
 from compilekit.measure.times import timed
 from compilekit.plan.order import overlap
 from compilekit.plugin.contexts import StepContext
@@ -274,6 +274,7 @@ class Execution:
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[None]:
         """Show a stage, and note what it takes."""
+        reset_peak()
         start = time.perf_counter()
         with self.progress.stage(title):
             yield

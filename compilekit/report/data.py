@@ -109,7 +109,7 @@ class Verdict(Data):
 class Stage(Data):
     """What one stage of a run took.
 
-    peak_bytes: the most memory in use so far.
+    peak_bytes: the most memory in use meanwhile; on the CPU, that of the process.
     """
 
     title: str

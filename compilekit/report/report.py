@@ -158,7 +158,7 @@ def stage_lines(report: Report) -> Iterator[str]:
     rows = [
         (stage.title, f"{stage.seconds:.2f} s", size(stage.peak_bytes)) for stage in report.stages
     ]
-    yield from aligned([("stage", "time", "most memory so far"), *rows])
+    yield from aligned([("stage", "time", "most memory"), *rows])
 
 
 def _sample_lines(end: EndToEnd) -> Iterator[str]:
