@@ -69,9 +69,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def _short_timing() -> Iterator[None]:
     """Times are taken of as few runs as may be: no test asks how long something took."""
     from compilekit.engine import instruments
+    from compilekit.measure import rates
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instruments, "TIMING_RUNS", 2)
+        patch.setattr(rates, "SECONDS", {"cpu": 0.1, "cuda": 0.1})
+        patch.setattr(rates, "TURN", {"cpu": 0.001, "cuda": 0.001})
         yield
 
 
@@ -86,7 +89,7 @@ def _able_machine() -> Iterator[None]:
         memory=1 << 34,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["compilekit.plan.plan"], "this_machine", lambda: able)
+        patch.setattr(sys.modules["compilekit.plan.advice"], "this_machine", lambda: able)
         yield
 
 

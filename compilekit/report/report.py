@@ -25,7 +25,7 @@ class Report(Data):
     """Everything that a run measured. Times mean something only within one run.
 
     not_savable: components that `save_pretrained` refuses to write, with the step in the way.
-    advice: what the steps say about this machine.
+    advice: what the steps say about this machine and this model.
 
     >>> import compilekit as ck
     >>> import torch
