@@ -133,6 +133,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python bench/plan_start.py
+	$(BIN)/python bench/rates.py
 	$(BIN)/python bench/bundle_size.py
 	$(BIN)/python bench/regional.py
 	$(BIN)/python bench/build_cache.py

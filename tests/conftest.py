@@ -72,6 +72,7 @@ def _short_timing() -> Iterator[None]:
     Nor does a build ask: small models say nothing about speed.
     """
     from compilekit.engine import gate, instruments, pace
+    from compilekit.measure import rates
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instruments, "TIMING_RUNS", 2)
@@ -79,6 +80,8 @@ def _short_timing() -> Iterator[None]:
             patch.setattr(pace, name, 1)
         patch.setattr(pace, "SECONDS", 0.0)
         patch.setitem(gate.LEAST_SPEEDUP, "build", 0.0)
+        patch.setattr(rates, "SECONDS", {"cpu": 0.1, "cuda": 0.1})
+        patch.setattr(rates, "TURN", {"cpu": 0.001, "cuda": 0.001})
         yield
 
 
@@ -93,7 +96,7 @@ def _able_machine() -> Iterator[None]:
         memory=1 << 34,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["compilekit.plan.plan"], "this_machine", lambda: able)
+        patch.setattr(sys.modules["compilekit.plan.advice"], "this_machine", lambda: able)
         yield
 
 

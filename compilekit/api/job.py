@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compilekit.base.environment import installed_version
 from compilekit.base.progress import Progress
+from compilekit.base.texts import printable
 from compilekit.base.words import Purpose
 from compilekit.errors import MachineError
 from compilekit.plan.plan import Plan, plan
@@ -84,9 +85,12 @@ def ready(
     checked = plan(recipe, host=host, for_=for_)
     if strict:
         refuse_advice(checked)
+    shown = Progress(enabled=progress)
+    for sentence in checked.advice:
+        shown.note(f"advice: {printable(sentence)}")
     if runs_here:
         host.prepare(checked.steps, for_)
-    return Ready(checked, host, Progress(enabled=progress))
+    return Ready(checked, host, shown)
 
 
 def refuse_advice(plan: Plan) -> None:

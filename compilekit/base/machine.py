@@ -9,13 +9,13 @@ import os
 import platform
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from compilekit.base import environment
+from compilekit.base.arguments import path_of
 from compilekit.base.bytesize import size
 from compilekit.base.cache_folder import FOLDER, folder
 from compilekit.base.columns import aligned
@@ -59,21 +59,35 @@ _LEVELS = {
 VARIABLES = (LIMIT, "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that change how fast torch computes on a processor."""
 
+VERSION = "compilekit_machine"
+
 MACHINE, FACTS = "machine", "facts"
 """How the row of `compilekit doctor --json` is called that holds a machine, and its key."""
 
 LARGEST = 1 << 20
+"""No file with facts has more bytes."""
+
+MOST = 1 << 20
+"""No machine has more cores or threads."""
 
 BUSY = 0.1
+"""Rates that were measured while other programs took this share of the cores say nothing."""
+
+MEASURED = ("gpus", "rates", "threads")
+"""What is not known before torch is loaded."""
 
 NOTABLE = 1.25
 """A kind of number that is slower by this factor is worth a sentence."""
 
 
-class Data(BaseModel):
-    """Base class of a machine's facts: unknown keys are errors; values cannot be changed."""
+Rate = Annotated[float, Field(ge=1, le=1e30)]
+Bytes = Annotated[int, Field(ge=0, lt=1 << 63)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Data(BaseModel):
+    """Base class of a machine's facts. A newer compilekit may know more: that is left out."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class Gpu(Data):
@@ -81,7 +95,7 @@ class Gpu(Data):
 
     name: str
     generation: Annotated[str, Field(pattern=r"^([0-9]+\.[0-9]+)?$")] = ""
-    memory: Annotated[int, Field(ge=0)] = 0
+    memory: Bytes = 0
 
     def before(self, generation: str) -> bool:
         """Whether it is of an older generation than this one; false if that is not known."""
@@ -94,14 +108,19 @@ class Rates(Data):
     matmul, convolution: operations per second, by the kind of number; a kind that the device
         cannot compute with is missing.
     memory: bytes per second that are read and written.
-    others: the share of all cores that other programs took just before; if it is large, the rates
-        are too low.
+    others: the share of the cores that other programs took meanwhile; if it is large, the rates are
+        too low.
     """
 
-    matmul: dict[Number, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    convolution: dict[Number, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    memory: Annotated[float, Field(ge=0)] = 0.0
+    matmul: dict[Number, Rate] = Field(default_factory=dict)
+    convolution: dict[Number, Rate] = Field(default_factory=dict)
+    memory: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     others: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @field_validator("matmul", "convolution", mode="before")
+    @classmethod
+    def _known(cls, rates: object) -> object:
+        return {k: rates[k] for k in NUMBERS if k in rates} if isinstance(rates, dict) else rates
 
 
 class Machine(Data):
@@ -110,6 +129,7 @@ class Machine(Data):
     cpu_flags: the extensions of the processor that torch may use here.
     cores: those that this process may use.
     memory: the bytes that this process may use.
+    threads: those with which torch computes on the processor; 0 if that is not known.
     rates: measured rates by device, "cpu" and "cuda"; empty until `compilekit doctor` measures.
 
     >>> import compilekit as ck
@@ -123,8 +143,9 @@ class Machine(Data):
     architecture: str = "x86_64"
     cpu: str
     cpu_flags: tuple[str, ...]
-    cores: Annotated[int, Field(ge=1)]
-    memory: Annotated[int, Field(ge=0)]
+    cores: Annotated[int, Field(ge=1, lt=MOST)]
+    memory: Bytes
+    threads: Annotated[int, Field(ge=0, lt=MOST)] = 0
     gpus: tuple[Gpu, ...] = ()
     rates: dict[str, Rates] = Field(default_factory=dict)
 
@@ -137,15 +158,20 @@ class Machine(Data):
         return any(INSTRUCTIONS[number].fullmatch(flag) for flag in self.cpu_flags)
 
     def slowdown(self, number: Number, operation: Operation = "matmul") -> float | None:
-        """How many times slower than float32 the processor is with these numbers, as measured."""
-        rates = getattr(self.rates.get("cpu"), operation, {})
-        if number not in rates or "float32" not in rates:
+        """How many times slower than float32 the processor is with these numbers, as measured.
+
+        None if that was not measured, or while other programs ran.
+        """
+        found = self.rates.get("cpu")
+        rates: dict[Number, float] = getattr(found, operation, {})
+        if found is None or found.others >= BUSY or not {number, "float32"} <= rates.keys():
             return None
-        return float(rates["float32"] / rates[number])
+        return rates["float32"] / rates[number]
 
     def sentences(self) -> list[str]:
         """What is slow here and why, in words."""
-        slow = [text for number in NUMBERS[1:] if (text := self.why_slow(number))]
+        texts = (*map(self.why_slow, NUMBERS[1:]), self.too_many_threads())
+        slow = [text for text in texts if text]
         others = max((rates.others for rates in self.rates.values()), default=0.0)
         if others >= BUSY:
             slow.append(
@@ -167,6 +193,15 @@ class Machine(Data):
             return ""
         return f"{number} is {times:.1f} times slower than float32 here: {why}"
 
+    def too_many_threads(self) -> str:
+        """That torch computes with more threads than there are cores, as a sentence; else empty."""
+        if self.threads <= self.cores:
+            return ""
+        return (
+            f"torch computes with {self.threads} threads on {self.cores} cores, so they wait for "
+            f"each other: set OMP_NUM_THREADS={self.cores}"
+        )
+
     def __str__(self) -> str:
         title = f"{self.cpu}, {self.cores} cores, {size(self.memory)}"
         lines = [
@@ -180,20 +215,27 @@ class Machine(Data):
                 rows.append((operation, *(_billions(found.get(number)) for number in NUMBERS)))
             lines += [f"{device}: memory {size(int(rates.memory))} a second"]
             lines += aligned(rows, indent=2)
-        return "\n".join([*lines, *self.sentences()])
+        return "\n".join(map(printable, [*lines, *self.sentences()]))
 
     @classmethod
     def read(cls, path: str | Path) -> Machine:
         """Read what `compilekit doctor --json` wrote on a machine."""
+        file = path_of(path, "facts of a machine are in a file")
         try:
-            with Path(path).open("rb") as file:
-                rows = json.loads(file.read(LARGEST))
+            with file.open("rb") as opened:
+                rows = json.loads(opened.read(LARGEST))
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: is no JSON file: {printable(str(error))}") from error
         listed = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
         facts = next((row[FACTS] for row in listed if FACTS in row), rows)
+        version = facts.get(VERSION, 1) if isinstance(facts, dict) else 1
+        if isinstance(version, int) and version > 1:
+            raise UsageError(
+                f"{path}: a newer compilekit wrote these facts: update compilekit here, or write "
+                "them with this version"
+            )
         try:
             return cls.model_validate(facts)
         except ValidationError as error:
@@ -223,24 +265,31 @@ def this_machine() -> Machine:
         cpu_flags=tuple(usable(environment.cpu_flags().split(), os.environ.get(LIMIT, ""))),
         cores=cores(),
         memory=total_bytes(),
+        threads=_asked_threads(),
     )
     with contextlib.suppress(OSError, ValidationError):
         kept = Machine.model_validate_json(_kept(facts).read_bytes())
-        return facts.model_copy(update={"gpus": kept.gpus, "rates": kept.rates})
+        return facts.model_copy(update={name: getattr(kept, name) for name in MEASURED})
     return facts
+
+
+def _asked_threads() -> int:
+    """The threads that the environment asks for; 0 if torch decides."""
+    first = re.match(r"\s*([0-9]{1,5})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+    return int(first[1]) if first else 0
 
 
 def keep(machine: Machine) -> Path:
     """Keep what was measured on this machine."""
     path = _kept(machine)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, encoding="utf-8", delete=False
-        ) as file:
-            file.write(machine.model_dump_json(indent=2))
-        Path(file.name).replace(path)
+        temporary.write_text(machine.model_dump_json(indent=2), encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UsageError(
             f"{path.parent}: the rates cannot be kept there: {error.strerror}; name another folder "
             f"in {FOLDER}"
@@ -250,7 +299,7 @@ def keep(machine: Machine) -> Path:
 
 def _kept(machine: Machine) -> Path:
     """The file for a machine with these facts, and for what the rates depend on besides."""
-    known = machine.model_dump(mode="json", exclude={"gpus", "rates"})
+    known = machine.model_dump(mode="json", exclude=set(MEASURED))
     software = [environment.installed_version("torch"), [os.environ.get(n, "") for n in VARIABLES]]
     text = json.dumps([known, software], sort_keys=True)
     return folder() / "machines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import typer
 
-from compilekit.api import machine
 from compilekit.base.environment import installed_version
-from compilekit.base.machine import FACTS, MACHINE
+from compilekit.base.machine import FACTS, MACHINE, Machine, keep, this_machine
 from compilekit.base.progress import Progress
 from compilekit.cli import options
 from compilekit.cli.shared import echo, host_of, print_json, print_table
+from compilekit.errors import UsageError
 
 COLUMNS = ("what", "state", "found", "advice")
 
@@ -28,7 +28,8 @@ def run(plugin: options.Plugins = None, *, json: options.Json = False) -> None:
     rows = [*_packages(), *_torch(), _compiler(), *_plugins(plugin)]
     can_measure = all(row[:2] != ("torch import", "missing") for row in rows)
     with Progress().stage("measuring this machine", brief=True):
-        here = machine(measure=can_measure)
+        here, faults = _measured() if can_measure else (this_machine(), [])
+    rows += faults
     if json:
         facts = {"what": MACHINE, "state": "ok", "found": here.cpu, "advice": ""}
         listed = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
@@ -40,7 +41,22 @@ def run(plugin: options.Plugins = None, *, json: options.Json = False) -> None:
         raise typer.Exit(3)
 
 
-def _packages() -> list[tuple[str, str, str, str]]:
+Row = tuple[str, str, str, str]
+
+
+def _measured() -> tuple[Machine, list[Row]]:
+    """The machine, and a row if what was measured cannot be kept: it is shown all the same."""
+    from compilekit.measure.rates import measured_machine
+
+    here = measured_machine()
+    try:
+        keep(here)
+    except UsageError as error:
+        return here, [("kept rates", "absent", "", str(error))]
+    return here, []
+
+
+def _packages() -> list[Row]:
     """The packages that compilekit's own metadata asks for."""
     import importlib.metadata
 
@@ -58,7 +74,7 @@ def _packages() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _torch() -> list[tuple[str, str, str, str]]:
+def _torch() -> list[Row]:
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -72,13 +88,13 @@ def _torch() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _compiler() -> tuple[str, str, str, str]:
+def _compiler() -> Row:
     if path := shutil.which("g++") or shutil.which("clang++"):
         return ("C++ compiler", "ok", path, "")
     return ("C++ compiler", "absent", "", "torch_compile on the CPU needs g++")
 
 
-def _plugins(files: list[Path] | None) -> list[tuple[str, str, str, str]]:
+def _plugins(files: list[Path] | None) -> list[Row]:
     from compilekit.plan.whole import doctor_rows
 
     host = host_of(files)

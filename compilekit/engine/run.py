@@ -217,6 +217,7 @@ class Execution:
             row.changed = {name: list(names) for name, names in result.changed.items()}
             row.skipped, row.details = dict(result.skipped), dict(result.details)
             self.report.steps.append(row)
+            self.report.advice += [f"{step.key}: {sentence}" for sentence in result.advice]
             self._results.append((row, result))
             self._not_savable |= {
                 name: f"{step.key} {why}" for name, why in result.not_savable.items()

@@ -7,7 +7,7 @@ target, and of the order.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from compilekit.base.columns import aligned
-from compilekit.base.machine import Machine, this_machine
+from compilekit.base.machine import Machine
 from compilekit.base.texts import printable
 from compilekit.base.words import ALL_COMPONENTS, CHANGES, DEVICES, Device, Purpose
 from compilekit.errors import Location, PluginError, Problem, RecipeError, UsageError
 from compilekit.plan import whole
+from compilekit.plan.advice import advice_on
 from compilekit.plan.digest import digest_of
 from compilekit.plan.in_vain import in_vain
 from compilekit.plan.order import Violation, corrected, gives, violations
@@ -151,21 +152,8 @@ def plan(
     faults = [*problems, *planner.problems, *planner.order(steps), *planner.misplaced(steps)]
     if faults or draft.recipe is None:
         raise RecipeError(faults, planner.advice)
-    advice = _advice(steps, host, draft.recipe.target.device, machine)
+    advice = advice_on(draft.recipe, steps, host, for_, machine)
     return Plan(recipe=draft.recipe, steps=tuple(steps), purpose=for_, advice=tuple(advice))
-
-
-def _advice(
-    steps: Sequence[PlannedStep], host: Host, device: Device, machine: Machine | None
-) -> Iterator[str]:
-    """What the steps say about a machine; nothing where the target is no device of this one."""
-    if machine is None:
-        machine = this_machine()
-        if device != "cpu" and not (device == "cuda" and machine.gpus):
-            return
-    for step in steps:
-        for sentence in host.advice(step.name, step.options, device, machine):
-            yield f"{step.key}: {sentence}"
 
 
 def _drafted(recipe: Recipe | str | Path) -> tuple[Draft[Recipe], list[Problem]]:

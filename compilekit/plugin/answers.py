@@ -79,6 +79,8 @@ def bad_result(result: object) -> str:
         value = getattr(result, key)
         if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
             return f"a StepResult whose `{key}` is no mapping of names to sentences"
+    if not _is_list(result.advice):
+        return "a StepResult whose `advice` is no list of sentences"
     if not isinstance(result.details, dict) or not all(isinstance(k, str) for k in result.details):
         return "a StepResult whose `details` is no dict of names"
     if not _is_json(result.remembered):

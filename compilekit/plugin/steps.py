@@ -6,7 +6,7 @@ A plugin describes its step with `StepDescription` and `Effects`. `optimize_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -197,6 +197,7 @@ class StepResult:
     matched: the modules that the step could work on, by name.
     changed: the modules that it changed.
     skipped: the modules that it left alone, and why.
+    advice: sentences for people about these options on this model, for the report.
     details: anything else worth a line in the report.
     kept_state: process-global settings that must stay after the step, and why. Keys are names
         such as "torch.float32_matmul_precision", or patterns with `*`. All others are restored.
@@ -213,6 +214,7 @@ class StepResult:
     matched: Mapping[str, list[str]]
     changed: Mapping[str, list[str]]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    advice: Sequence[str] = ()
     details: dict[str, object] = field(default_factory=dict)
     kept_state: Mapping[str, str] = field(default_factory=dict)
     not_savable: Mapping[str, str] = field(default_factory=dict)

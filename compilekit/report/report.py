@@ -27,7 +27,7 @@ class Report(Data):
     """Everything that a run measured. Times mean something only within one run.
 
     not_savable: components that `save_pretrained` refuses to write, with the step in the way.
-    advice: what the steps say about this machine.
+    advice: what the steps say about this machine and this model.
     verdict: whether the finished model is faster; None if the run did not come so far.
     stages: where the time and the memory of the run went.
     allowed: the error that the recipe allows.

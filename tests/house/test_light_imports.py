@@ -17,6 +17,8 @@ HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "numpy"}
 CORE = Path(compilekit.__file__).parent
 PLUGINS = Path(compilekit_plugins.__file__).parent
 
+THERE = str(Path(__file__).parents[1] / "compilekit_plugins" / "machines" / "amx.json")
+
 
 def loaded(code: str) -> set[str]:
     """The heavy packages that a new interpreter has loaded after some code."""
@@ -33,8 +35,16 @@ def test_importing_compilekit_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plan", "sdxl/cuda"], ["plugins"], ["recipes"], ["schema"]],
-    ids=lambda arguments: arguments[0],
+    [
+        ["--help"],
+        ["plan", "sdxl/cuda"],
+        ["plan", "sdxl/cuda", "--strict"],
+        ["plan", "sd/cpu", "--machine", THERE, "--strict", "--json"],
+        ["plugins"],
+        ["recipes"],
+        ["schema"],
+    ],
+    ids=["help", "plan", "plan strictly", "plan for a machine", "plugins", "recipes", "schema"],
 )
 def test_commands_that_only_look_load_nothing_heavy(arguments):
     code = f"""

@@ -130,12 +130,13 @@ def optimize_model(model: Model, options: TorchCompile, context: ck.StepContext)
     """Compile, and run the recorded calls so that compiling happens now."""
     from compilekit_plugins.torch_compile.compiler import Compiler
     from compilekit_plugins.torch_compile.settings import compile_arguments
-    from compilekit_plugins.torch_compile.targets import regions, whole
+    from compilekit_plugins.torch_compile.targets import few_blocks, regions, whole
     from compilekit_plugins.torch_compile.watch import Watch, compiler_errors
 
     compiler = Compiler(compile_arguments(options, context.step.key), options.duck_shape)
     exact = options.regions == "none"
     matched: dict[str, list[str]] = {}
+    advice: list[str] = []
     watch = Watch()
     with compiler_errors(context.step.key), watch.open():
         for component in context.components:
@@ -143,6 +144,7 @@ def optimize_model(model: Model, options: TorchCompile, context: ck.StepContext)
                 matched[component] = whole(model, component, compiler)
             else:
                 matched[component] = regions(model, component, options.regions, compiler)
+                advice += few_blocks(component, options.regions, len(matched[component]))
             context.progress(f"compiling {component}")
             if matched[component] and not context.replay(component, exact=exact):
                 raise ck.StepError(
@@ -153,6 +155,7 @@ def optimize_model(model: Model, options: TorchCompile, context: ck.StepContext)
     return ck.StepResult(
         matched=matched,
         changed=matched,
+        advice=advice,
         details=watch.summary(),
         late_details=lambda: {"recompiles": watch.compiled_since_mark()},
     )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from compilekit.model import Model
     from compilekit_plugins.torch_compile.compiler import Compiler
 
+FEW = 4
+"""Fewer blocks than this share too little code for regions to pay."""
+
 
 def whole(model: Model, name: str, compiler: Compiler) -> list[str]:
     """Compile an entry point, beneath offload hooks and other layers around it."""
@@ -31,6 +34,16 @@ def regions(model: Model, name: str, kind: str | list[str], compiler: Compiler) 
     for block in blocks.values():
         compiler.in_place(block)
     return [f"{block} ({type(part).__name__})" for block, part in blocks.items()]
+
+
+def few_blocks(name: str, kind: str | list[str], count: int) -> list[str]:
+    """Advice if regions gain little. The plan knows no model, so it is given when the step runs."""
+    if kind == "accelerate" or not 0 < count < FEW:
+        return []
+    blocks = f"{count} block{'s' * (count > 1)}"
+    return [
+        f"{name} has only {blocks} to compile: regions pay where many are alike; try it whole",
+    ]
 
 
 def blocks_of(model: Model, name: str, kind: str | list[str]) -> dict[str, nn.Module]:

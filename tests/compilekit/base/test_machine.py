@@ -9,6 +9,7 @@ import pytest
 import compilekit as ck
 from compilekit.base.machine import Gpu, Rates, keep, this_machine, usable
 
+WITH = '{"system": "linux", "cpu": "a", "cpu_flags": [], "cores": 1, "memory": 1, %s}'
 AVX2 = ["avx", "avx2", "fma", "f16c"]
 ZEN4 = [*AVX2, "avx512f", "avx512_vnni", "avx512_bf16"]
 SAPPHIRE = [*ZEN4, "avx_vnni", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"]
@@ -56,8 +57,8 @@ def test_a_limit_that_torch_obeys_takes_instructions_away(limit, has):
     assert {kind for kind in ("bfloat16", "float16", "int8") if machine.computes(kind)} == has
 
 
-def rates(**matmul):
-    return {"cpu": Rates(matmul={"float32": 100.0, **matmul})}
+def rates(others=0.0, **matmul):
+    return {"cpu": Rates(matmul={"float32": 100.0, **matmul}, others=others)}
 
 
 @pytest.mark.parametrize(
@@ -71,10 +72,11 @@ def rates(**matmul):
         ),
         (of(ZEN4, rates=rates(bfloat16=50.0)), "bfloat16 is 2.0 times slower than float32 here"),
         (of(AVX2, rates=rates(bfloat16=99.0)), ""),
+        (of(AVX2, rates=rates(bfloat16=99.0, others=0.4)), "bfloat16 may be slow here"),
         (of(ZEN4), ""),
         (of(), ""),
     ],
-    ids=["no instructions", "measured", "slow all the same", "fast all the same", "has", "unknown"],
+    ids=["lacks", "measured", "slow all the same", "fast all the same", "busy", "has", "unknown"],
 )
 def test_a_sentence_says_what_is_slow_and_why(machine, said):
     assert machine.why_slow("bfloat16").startswith(said)
@@ -123,6 +125,23 @@ def test_facts_are_read_from_a_file_of_another_machine(tmp_path, rows):
         ("3", "holds no facts"),
         ('[{"facts": 3}]', "holds no facts"),
         ('{"\\u001b": 1}', "holds no facts"),
+        ("[" * 100_000, "is no JSON file"),
+        ("[" + "9" * 5000 + "]", "is no JSON file"),
+        ('"' + "a" * (1 << 20) + '"', "is no JSON file"),
+        ('{"compilekit_machine": 2}', "a newer compilekit wrote these facts: update compilekit"),
+        (WITH % '"cores": -1', "cores: Input should be greater than or equal to 1"),
+        (WITH % '"cores": 0', "cores: Input should be"),
+        (WITH % ('"cores": ' + "9" * 400), "cores: Input should be less than"),
+        (WITH % '"threads": -1', "threads: Input should be"),
+        (WITH % ('"memory": ' + "9" * 40), "memory: Input should be less than"),
+        (WITH % '"memory": Infinity', "memory: Input should be a finite number"),
+        (WITH % '"cpu_flags": "avx2"', "cpu_flags: Input should be a valid tuple"),
+        (WITH % '"gpus": [{"name": "T4", "generation": "new"}]', "gpus.0.generation"),
+        (WITH % '"rates": {"cpu": {"matmul": {"float32": NaN}}}', "rates.cpu.matmul.float32"),
+        (WITH % '"rates": {"cpu": {"matmul": {"float32": 1e999}}}', "rates.cpu.matmul.float32"),
+        (WITH % '"rates": {"cpu": {"matmul": {"float32": 0}}}', "rates.cpu.matmul.float32"),
+        (WITH % '"rates": {"cpu": {"matmul": []}}', "rates.cpu.matmul: Input should be"),
+        (WITH % '"rates": {"cpu": {"others": -0.5}}', "rates.cpu.others"),
     ],
 )
 def test_a_file_without_facts_is_refused(tmp_path, text, said):
@@ -131,5 +150,66 @@ def test_a_file_without_facts_is_refused(tmp_path, text, said):
     with pytest.raises(ck.UsageError, match=said) as raised:
         ck.Machine.read(path)
     assert str(raised.value).isprintable()
+
+
+def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(ck.UsageError, match="cannot be read: No such file"):
         ck.Machine.read(tmp_path / "none.json")
+    with pytest.raises(ck.UsageError, match="cannot be read: Is a directory"):
+        ck.Machine.read(tmp_path)
+    with pytest.raises(ck.UsageError, match="are in a file, not a value of type int"):
+        ck.Machine.read(3)
+    with pytest.raises(ck.UsageError, match="is no path"):
+        ck.Machine.read("a\0b")
+
+
+def test_what_a_newer_version_adds_is_left_out(tmp_path):
+    path = tmp_path / "there.json"
+    rates = {"cpu": {"matmul": {"float32": 9.0, "float8": 5.0}, "disk": 7.0}}
+    facts = {**of(ZEN4).model_dump(mode="json"), "rates": rates, "fans": 3}
+    path.write_text(json.dumps([{"facts": facts, "more": 1}]), encoding="utf-8")
+    assert ck.Machine.read(path) == of(ZEN4, rates={"cpu": Rates(matmul={"float32": 9.0})})
+
+
+def test_what_a_file_says_moves_no_cursor():
+    assert str(of(cpu="a\x1b[31m", gpus=(Gpu(name="b\x1b[2J"),))).splitlines()[:2] == [
+        "a\\x1b[31m, 4 cores, 17.2 GB",
+        "b\\x1b[2J (), 0 B",
+    ]
+
+
+def test_more_threads_than_cores_are_a_sentence(monkeypatch):
+    said = "torch computes with 9 threads on 4 cores, so they wait for each other: set"
+    assert str(of(threads=9)).splitlines()[1].startswith(said)
+    assert of(threads=4).sentences() == of().sentences() == []
+    for asked, threads in {"9": 9, " 3,2": 3, "many": 0, "": 0, "-1": 0, "9" * 99: 0}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert this_machine().threads == threads
+
+
+def test_an_unknown_limit_takes_nothing_away(monkeypatch):
+    monkeypatch.setattr("compilekit.base.environment.cpu_flags", lambda: " ".join(SAPPHIRE))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX9000")
+    assert this_machine().cpu_flags == tuple(SAPPHIRE)
+
+
+def test_kept_rates_that_cannot_be_read_count_as_not_measured(monkeypatch):
+    path = keep(this_machine().model_copy(update={"rates": rates(int8=5.0)}))
+    for text in (b"\xff\xfe", b"3", b'{"compilekit_machine": 9}', b""):
+        path.write_bytes(text)
+        assert this_machine().rates == {}
+    path.unlink()
+    path.mkdir()
+    assert this_machine().rates == {}
+
+
+def test_rates_that_cannot_be_kept_say_where(tmp_path, monkeypatch):
+    taken = tmp_path / "taken"
+    taken.write_text("", encoding="utf-8")
+    monkeypatch.setenv("COMPILEKIT_CACHE", str(taken))
+    with pytest.raises(ck.UsageError, match="the rates cannot be kept there: Not a directory"):
+        keep(this_machine())
+    assert this_machine().rates == {}
+    monkeypatch.setenv("COMPILEKIT_CACHE", str(tmp_path / "new"))
+    keep(this_machine()).unlink()
+    (tmp_path / "new" / "machines").rmdir()  # nothing else was left in it
