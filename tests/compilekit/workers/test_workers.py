@@ -6,11 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-from support import LISTENING
+from support import LISTENING, is_alive, until
 
 import compilekit as ck
 from compilekit.workers import Worker
@@ -28,24 +26,6 @@ def worker(tmp_path, write):
         return ck.run_worker(tmp_path / "package", request or {}, **given)
 
     return _worker
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def until(condition, seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_a_worker_answers_a_request_and_says_how_it_goes(worker, write):
