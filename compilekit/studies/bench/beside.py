@@ -7,6 +7,7 @@ import pickle
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,17 @@ from compilekit.studies.bench.result import Bench
 from compilekit.workers import Worker
 
 WORKER = Path(__file__).with_name("worker")
-MOST = 200
+MOST = 300
 """Pairs of turns in a batch, at most."""
+
+LOOKS = 20
+"""Of many pairs, only every so many are worth another look."""
+
+KEPT = 1000
+"""So many ratios are enough for an interval."""
+
+PATIENCE = 1 / 6
+"""The share of the time for a batch that is always taken: a process may be slow for a second."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Effort:
 
         A recipe is faster, slower, or neither by more than equal code differs from itself.
         """
-        if len(ratios) < FEWEST:
+        count = len(ratios)
+        if count < FEWEST or count % max(1, count // LOOKS):
             return False
         pace = pace_of(ratios)
         edges = [1 / (1 + MARGIN), 1 + MARGIN]
@@ -53,7 +64,8 @@ class Effort:
 
 def pace_of(ratios: Sequence[float]) -> Pace:
     """The median of ratios, and its interval."""
-    return Pace(statistics.median(ratios), *interval(ratios))
+    kept = ratios[-KEPT:]
+    return Pace(statistics.median(kept), *interval(kept))
 
 
 @dataclass
@@ -187,17 +199,22 @@ def in_turn(
 
 @dataclass(frozen=True)
 class _Aloud:
-    """Says how far a comparison is, whenever it is asked whether that is enough."""
+    """Says how far a comparison is, whenever it is asked whether that is enough.
+
+    It is not before some time is over, so that no short disturbance decides.
+    """
 
     effort: Effort
     say: Callable[[str], None]
+    start: float = field(default_factory=time.perf_counter)
 
     def __call__(self, ratios: Sequence[float]) -> bool:
         pace = pace_of(ratios)
         self.say(
             f"{len(ratios)} pairs, {pace.ratio:.2f} of the time ({pace.low:.2f} to {pace.high:.2f})"
         )
-        return self.effort.is_enough(ratios)
+        is_long = time.perf_counter() - self.start >= PATIENCE * self.effort.seconds
+        return is_long and self.effort.is_enough(ratios)
 
 
 def _started(stack: contextlib.ExitStack, order: Order, progress: Progress) -> Runner:

@@ -9,12 +9,13 @@ import pytest
 
 import compilekit as ck
 from compilekit.engine.pace import Pace
-from compilekit.studies.bench.beside import MOST, Effort, Runner, in_turn, pace_of
+from compilekit.studies.bench.beside import Effort, Runner, in_turn, pace_of
 from compilekit.studies.bench.data import Comparison
 from compilekit.studies.bench.run import adopted, as_loaded, different_samples
 from compilekit.studies.bench.slowdown import share_of
 from compilekit.studies.bench.text import too_slow, verdict
 
+MOST = 300
 ROW = ck.BenchRow(1, images=1, first=2.0, seconds=1.0, least=0.9, most=1.1, peak=0)
 
 
@@ -32,7 +33,7 @@ def runner(name, times):
 def compared(ratio, noise, seed, effort=None):
     """What is found of a recipe that takes so many times as long, on a noisy machine."""
     draw = random.Random(seed)
-    machine = [draw.uniform(1, 2) for _ in range(2 * MOST + 4)]  # it is slower at times, for both
+    machine = [draw.uniform(1, 2) for _ in range(MOST + 4)]  # it is slower at times, for both
 
     def times(factor):
         return (factor * draw.lognormvariate(0, noise) * speed for speed in machine)
@@ -66,6 +67,7 @@ def test_a_limit_is_told_from_what_is_beyond_it():
 def test_runs_are_the_least_and_no_time_means_no_more():
     assert compared(2.0, 0.01, 0, Effort(12, 3600)).pairs == 12
     assert compared(1.0, 0.1, 0, Effort(3, 0)).pairs == 3
+    assert pace_of([1.0] * 5000) == Pace(1.0, 1.0, 1.0)
 
 
 def test_the_first_turn_of_each_warms_up():
