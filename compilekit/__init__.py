@@ -70,7 +70,8 @@ from compilekit.recipe import Recipe
 from compilekit.report import Report
 from compilekit.ship.push import push
 from compilekit.studies.batch.data import Batches, BatchTrial
-from compilekit.studies.bench.data import Bench, BenchRow
+from compilekit.studies.bench.data import BenchRow
+from compilekit.studies.bench.result import Bench
 from compilekit.studies.bisect.blame import Blame
 from compilekit.studies.explain.explanation import Explanation
 from compilekit.workers import run_worker

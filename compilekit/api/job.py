@@ -122,6 +122,12 @@ def check_machine(plan: Plan) -> None:
         )
 
 
+def plugin_files(host: Host) -> tuple[Path, ...]:
+    """The plugins that were added from files, for another process."""
+    files = (Path(plugin.origin) for plugin in host.plugins.values())
+    return tuple(path.resolve() for path in files if path.is_file())
+
+
 @dataclass(frozen=True)
 class JobElsewhere:
     """A job for another process, which unpickles this and calls `job`."""

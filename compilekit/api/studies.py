@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compilekit.api.job import JobElsewhere, ready
+from compilekit.api.job import JobElsewhere, plugin_files, ready
 from compilekit.base.arguments import refuse_uncallable
 from compilekit.base.progress import Progress
-from compilekit.errors import UsageError
+from compilekit.errors import UsageError, VerificationError
+from compilekit.plan.plan import plan
 from compilekit.plugin.host import Host
 from compilekit.recipe import Recipe
 from compilekit.studies.batch.data import Batches, BatchTrial
-from compilekit.studies.bench.data import Bench
+from compilekit.studies.batch.search import check_source
+from compilekit.studies.bench.order import Order
+from compilekit.studies.bench.result import Bench
+from compilekit.studies.bench.slowdown import share_of
+from compilekit.studies.bench.text import AS_LOADED, too_slow
 from compilekit.studies.bisect.blame import Blame
 from compilekit.studies.explain.explanation import Explanation
+from compilekit.subject.load import is_function
 
 if TYPE_CHECKING:
     import torch
@@ -133,12 +140,11 @@ def largest_batch(
     compilekit.errors.UsageError: the largest batch to try is 0, and must be at least 1
     """
     ready_ = ready(recipe, host=host, progress=progress, runs_here=False)
-    from compilekit.studies.batch.search import Largest, check_source
+    from compilekit.studies.batch.search import Largest
 
     source = str(make) if isinstance(make, Path) else make
     check_source(source)
-    files = (Path(plugin.origin) for plugin in ready_.host.plugins.values())
-    plugins = tuple(path.resolve() for path in files if path.is_file())
+    plugins = plugin_files(ready_.host)
     search = Largest(
         ready_.plan,
         JobElsewhere(ready_.plan.recipe, source, inputs, plugins),
@@ -156,16 +162,30 @@ def bench(
     *,
     batches: Sequence[int] = (1,),
     runs: int = 5,
+    against: Recipe | str | Path | None = None,
+    max_slowdown: str | float | None = None,
+    seconds: float = 60.0,
     inputs: Mapping[str, torch.Tensor] | None = None,
     host: Host | None = None,
     progress: bool = True,
 ) -> Bench:
-    """Apply a recipe, and measure its result: the latency of one, the throughput of a batch.
+    """Apply a recipe, and time its result beside the model as loaded, or beside another recipe.
 
-    recipe, pipeline, inputs, host, progress: as for `apply`. Budgets are checked first.
+    recipe, inputs, host, progress: as for `apply`. Budgets are checked first.
+    pipeline: a folder or hub id; or a function that makes the model, from a module that can be
+        imported. By default, the recipe's `model:`. Each of the two is loaded in a process of its
+        own, and both must fit in memory. An object is timed in this process, alone.
     batches: numbers of prompts, or of rows of a plain module's inputs. Steps that warm up for
         the recipe's `shapes:` warm up for these too.
-    runs: how many runs of each batch are timed, after a first one that is shown separately.
+    runs: how many pairs of runs of each batch are timed at least, after a first one that is
+        shown separately.
+    against: another recipe; where it has no model or no sample, those of the first are used. By
+        default, the model as loaded, with the steps that mean to change its results.
+    max_slowdown: how much longer the recipe may take: "5%" or 0.05.
+    seconds: for how long to go on with a batch while it is not clear which is faster.
+
+    Raises `VerificationError` if the recipe is slower than `max_slowdown` allows for sure; its
+    `report` is the `Bench`.
 
     >>> import compilekit as ck
     >>> ck.bench("sd/cpu", batches=[0])
@@ -175,10 +195,51 @@ def bench(
     counts = [*batches, runs] if isinstance(batches, Sequence) and batches else [0]
     if any(type(count) is not int or count < 1 for count in counts):
         raise UsageError("batches and runs must be whole numbers, 1 at the least")
-    job = ready(recipe, host=host, progress=progress).job(pipeline, inputs)
-    from compilekit.studies.bench.run import bench as run
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise UsageError(f"seconds is {seconds!r}, and must be a number, 0 at the least")
+    limit = share_of(max_slowdown)
+    source = str(pipeline) if isinstance(pipeline, Path) else pipeline
+    try:
+        check_source(source)
+        stays = ""
+    except UsageError as error:
+        kind = "a function of this script" if is_function(source) else type(source).__name__
+        stays = (
+            f"not compared with anything, since another process cannot load {kind}: pass a "
+            "folder, a hub id, or a function from a module"
+        )
+        if against is not None or limit is not None:
+            raise UsageError(
+                f"against= and max_slowdown= compare two processes: {error}"
+            ) from error
+    ready_ = ready(recipe, host=host, progress=progress, runs_here=bool(stays))
+    other = against if against is None else plan(against, host=ready_.host).recipe
+    with ready_.progress.stage("importing torch", brief=True):
+        from compilekit.studies.bench.beside import Effort, compare
+        from compilekit.studies.bench.run import adopted, alone, as_loaded, different_samples
 
-    return run(job, batches, runs)
+    effort = Effort(runs, seconds, limit)
+    if stays:
+        return alone(ready_.job(source, inputs), batches, effort, stays)
+    mine, plugins = ready_.plan.recipe, plugin_files(ready_.host)
+
+    def order(name: str, recipe: Recipe, *, verified: bool = True) -> Order:
+        return Order(name, JobElsewhere(recipe, source, inputs, plugins), batches, verified)
+
+    one, notes = order(mine.name, mine), []
+    if other is None:
+        rival = order(AS_LOADED, as_loaded(ready_.plan), verified=False)
+    else:
+        other = adopted(other, mine)
+        notes = different_samples(mine, other)
+        rival = order(f"{other.name} (against)" if other.name == mine.name else other.name, other)
+    needed = against is not None or limit is not None
+    result = compare(one, rival, effort, ready_.progress, notes, needed=needed)
+    if limit is not None and (slow := too_slow(result, limit)):
+        problem = VerificationError("; ".join(slow))
+        problem.report = result
+        raise problem
+    return result
 
 
 def preflight(

@@ -23,12 +23,22 @@ def timed(run: Callable[[], T], wait: Callable[[], None]) -> tuple[float, T]:
 
 
 def several(
-    once: Callable[[], float], *, least: int, most: int, seconds: float = math.inf
+    once: Callable[[], float],
+    *,
+    least: int,
+    most: int,
+    seconds: float = math.inf,
+    is_enough: Callable[[Sequence[float]], bool] = lambda _: False,
 ) -> list[float]:
-    """Repeat a measurement: at least and at most so often, and for so many seconds."""
+    """Repeat a measurement: at least and at most so often, and for so many seconds.
+
+    is_enough: ends it earlier, by what was measured.
+    """
     start = time.perf_counter()
     times: list[float] = []
-    while len(times) < least or (len(times) < most and time.perf_counter() - start < seconds):
+    while len(times) < least or (
+        len(times) < most and time.perf_counter() - start < seconds and not is_enough(times)
+    ):
         times.append(once())
     return times
 
@@ -40,6 +50,7 @@ def ratios_in_turn(
     least: int,
     most: int,
     seconds: float,
+    is_enough: Callable[[Sequence[float]], bool] = lambda _: False,
 ) -> list[float]:
     """The time of one over that of the other, measured in turn: A B, B A, A B, ...
 
@@ -52,7 +63,7 @@ def ratios_in_turn(
         first, second = next(pairs)
         return first / second
 
-    return several(ratio, least=least, most=most, seconds=seconds)
+    return several(ratio, least=least, most=most, seconds=seconds, is_enough=is_enough)
 
 
 def in_turn(one: Callable[[], float], other: Callable[[], float]) -> Iterator[tuple[float, float]]:

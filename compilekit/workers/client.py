@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,97 +61,113 @@ def run_worker(
     Traceback (most recent call last):
     compilekit.errors.MachineError: worker: no-such-python: cannot be run: No such file or directory
     """
-    variables = {**os.environ, **(environment or {}), "TMPDIR": str(Path(folder).absolute())}
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the interpreter that the user named
-            [str(python), "-u", str(SERVE), str(package)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            env=variables,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise MachineError(f"{key}: {python}: cannot be run: {error.strerror}") from error
-    with _ended(process):
-        return _Talk(process, key, str(python), say, note).run(request, time_limit)
-
-
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave no process behind: neither the worker nor what it started."""
-    try:
-        yield
-    finally:
-        for signal_, seconds in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-            # The group outlives its leader while a compiler runs.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal_)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+    with Worker(
+        package,
+        python=python,
+        folder=folder,
+        key=key,
+        say=say,
+        note=note,
+        environment=environment,
+    ) as worker:
+        return worker.ask(request, time_limit=time_limit)
 
 
 @dataclass
-class _Talk:
-    """One request, and all that comes back."""
+class Worker:
+    """A process that answers requests, one after the other, from `with` until its end.
 
-    process: subprocess.Popen[bytes]
-    key: str
-    python: str
-    say: Callable[[str], None]
-    note: Callable[[str], None]
-    printed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
-    answers: queue.Queue[bytes | None] = field(default_factory=queue.Queue)
+    The arguments are those of `run_worker`. What the package keeps in its own variables is there
+    for the next request.
+    """
 
-    def run(self, request: Mapping[str, Any], time_limit: float | None) -> dict[str, Any]:
-        """Send the request, and follow the answers to the last one."""
-        assert self.process.stdout and self.process.stderr  # noqa: S101, PT018 - both are pipes
-        answers = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
-        printed = threading.Thread(target=self._keep, args=(self.process.stderr,), daemon=True)
-        answers.start()
-        printed.start()
+    package: str | Path
+    _: KW_ONLY
+    python: str | Path
+    folder: str | Path
+    key: str = "worker"
+    say: Callable[[str], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
+    environment: Mapping[str, str] | None = None
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _threads: list[threading.Thread] = field(default_factory=list, init=False)
+    _printed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
+    _answers: queue.Queue[bytes | None] = field(default_factory=queue.Queue, init=False)
+
+    def __enter__(self) -> Worker:  # noqa: PYI034 - Python 3.10 has no `Self`
+        """Start the process."""
+        temporary = {"TMPDIR": str(Path(self.folder).absolute())}
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the interpreter that the user named
+                [str(self.python), "-u", str(SERVE), str(self.package)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=self.folder,
+                env={**os.environ, **(self.environment or {}), **temporary},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise MachineError(
+                f"{self.key}: {self.python}: cannot be run: {error.strerror}"
+            ) from error
+        self._process = process
+        for target, pipe in ((self._read, process.stdout), (self._keep, process.stderr)):
+            thread = threading.Thread(target=target, args=(pipe,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, and leave none of those that it started."""
+        if self._process is not None:
+            _end(self._process)
+
+    def ask(self, request: Mapping[str, Any], *, time_limit: float | None = None) -> dict[str, Any]:
+        """Send a request, and follow the answers to its result.
+
+        Raises as `run_worker` does. After an error that the worker told, it can be asked again.
+        """
         self._send(request)
         end = None if time_limit is None else time.monotonic() + time_limit
         while True:
             try:
                 seconds = None if end is None else max(0.0, end - time.monotonic())
-                line = self.answers.get(timeout=seconds)
+                line = self._answers.get(timeout=seconds)
             except queue.Empty:
                 assert time_limit is not None  # noqa: S101 - else there is no timeout
+                self.__exit__()  # what it answers too late would be taken for the next answer
                 raise self._error(
                     f"gave no result within its time limit of {time_limit:g} s, and was ended",
                     timed_out=True,
                 ) from None
             if line is None:
-                printed.join(PATIENCE)
+                self._answers.put(None)  # for whoever asks again
+                self._threads[-1].join(PATIENCE)
                 code = self._exit_code()
                 raise self._error(_ending(code), code=code)
             if (result := self._follow(line)) is not None:
                 return result
 
     def _send(self, request: Mapping[str, Any]) -> None:
-        assert self.process.stdin  # noqa: S101 - it is a pipe
+        assert self._process is not None, "ask a worker within its `with` block"  # noqa: S101
+        assert self._process.stdin  # noqa: S101 - it is a pipe
         # The pipe stays open: its end tells the worker that nobody waits for it any more.
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
-            self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
+            self._process.stdin.flush()
 
     def _read(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):
             for line in pipe:
-                self.answers.put(line)
-        self.answers.put(None)
+                self._answers.put(line)
+        self._answers.put(None)
 
     def _keep(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):
             for line in pipe:
                 if text := line.decode(errors="replace").rstrip():
-                    self.printed.append(text)
+                    self._printed.append(text)
                     if live():
                         sys.stderr.write(f"{text}\n")
 
@@ -183,17 +199,32 @@ class _Talk:
         return None
 
     def _exit_code(self) -> int | None:
+        assert self._process is not None  # noqa: S101 - it was asked
         try:
-            return self.process.wait(PATIENCE)
+            return self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             return None
 
     def _error(self, what: str, *, code: int | None = None, timed_out: bool = False) -> WorkerError:
-        lines = "\n".join(f"  {line}" for line in self.printed)
+        lines = "\n".join(f"  {line}" for line in self._printed)
         last = f"\nIt printed last:\n{lines}" if lines else ""
         error = WorkerError(f"{self.key}: the worker ({self.python}) {what}{last}")
-        error.code, error.timed_out, error.printed = code, timed_out, tuple(self.printed)
+        error.code, error.timed_out, error.printed = code, timed_out, tuple(self._printed)
         return error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no process behind: neither the worker nor what it started."""
+    for signal_, seconds in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+        # The group outlives its leader while a compiler runs.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal_)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
 
 
 def _ending(code: int | None) -> str:

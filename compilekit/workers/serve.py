@@ -1,7 +1,7 @@
-"""The side that answers: runs one request in a process of its own.
+"""The side that answers: runs requests in a process of its own, one after the other.
 
-It is started as a script, by an interpreter that need not have compilekit, so it imports nothing
-but Python's own library, and stays within Python 3.10.
+It ends once nobody can ask any more. It is started as a script, by an interpreter that need not
+have compilekit, so it imports nothing but Python's own library, and stays within Python 3.10.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ OLDEST = (3, 10)
 
 
 def main() -> None:
-    """Read the request, let the package answer it, and write what it says, line by line."""
+    """Read requests, let the package answer them, and write what it says, line by line."""
     # Whatever libraries print goes to the errors; answers alone go where they are read.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -40,19 +41,27 @@ def main() -> None:
         version = ".".join(map(str, sys.version_info[:3]))
         tell("failed", kind="machine", text=f"{sys.executable} is Python {version}; 3.10 is needed")
         return
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_whoever_asked, daemon=True).start()
-    try:
-        result = _package(sys.argv[1]).run(request, say)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the other side shows it
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        kind = getattr(error, "worker_kind", "")
-        text = str(error) if kind else f"{type(error).__name__}: {error}"
-        # compilekit's own errors cross whole, with all that they carry.
-        whole = error.to_dict() if hasattr(error, "to_dict") and not kind else None
-        tell("failed", kind=kind, text=text, traceback=trace, error=whole)
-        return
-    tell("result", result=result)
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests,), daemon=True).start()
+    package = None
+    while True:
+        request = json.loads(requests.get())
+        try:
+            package = package or _package(sys.argv[1])
+            answer = {"result": package.run(request, say)}
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the other side shows it
+            tell("failed", **_described(error))
+        else:
+            tell("result", **answer)
+
+
+def _described(error: BaseException) -> dict[str, object]:
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    kind = getattr(error, "worker_kind", "")
+    text = str(error) if kind else f"{type(error).__name__}: {error}"
+    # compilekit's own errors cross whole, with all that they carry.
+    whole = error.to_dict() if hasattr(error, "to_dict") and not kind else None
+    return {"kind": kind, "text": text, "traceback": trace, "error": whole}
 
 
 def _package(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -74,9 +83,10 @@ def _module(name: str, path: Path, folders=None):  # type: ignore[no-untyped-def
     return module
 
 
-def _end_with_whoever_asked() -> None:
-    """End this process and what it started once nobody reads the answers any more."""
-    sys.stdin.read()
+def _read(requests: queue.SimpleQueue[str]) -> None:
+    """Take requests; end this process and what it started once nobody can ask any more."""
+    for line in sys.stdin:
+        requests.put(line)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

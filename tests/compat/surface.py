@@ -97,7 +97,7 @@ def shapes(folder: Path) -> dict[str, Any]:
         "build": ["build", recipe, model, "-o", folder / "b", "--steps", steps, *by_hand],
         "explain": ["explain", recipe, model],
         "batch": ["batch", recipe, model, "--limit", 1],
-        "bench": ["bench", recipe, model, "--runs", 1],
+        "bench": ["bench", recipe, model, "--runs", 1, "--seconds", 0],
         "bisect": ["bisect", failing, model],
         "preflight": ["preflight", recipe, model, "--plugin", boxed, "--steps", "boxed"],
         "cache list": ["cache", "list"],

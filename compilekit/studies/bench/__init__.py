@@ -1,1 +1,1 @@
-"""Latency and throughput of a recipe's result: medians of several runs, warm-up told apart."""
+"""A recipe's speed beside the model as loaded, or beside another recipe, measured in turn."""

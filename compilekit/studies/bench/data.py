@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from compilekit.base.bytesize import size
-from compilekit.base.columns import aligned
-from compilekit.base.texts import printable
+if TYPE_CHECKING:
+    from compilekit.engine.pace import Pace
 
-COLUMNS = ("batch", "{}", "first run", "seconds a run", "from", "to", "{}/s", "peak memory")
+FEWEST = 5
+"""So many pairs of turns are needed before anything can be said for sure."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,32 @@ class BenchRow:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True, repr=False)
-class Bench:
-    """What a recipe's result does: a row for each batch. `print` shows a table.
+@dataclass(frozen=True)
+class Comparison:
+    """How the recipe compares with the other in one batch.
 
-    setup: the seconds that the steps took, their own warm-up and all verification included.
-    runs: how many runs each median is of.
-    unit: what is counted: "images" or "samples".
-    environment: versions and hardware that the numbers are of.
-
-    >>> import compilekit as ck
-    >>> row = ck.BenchRow(1, images=1, first=2.0, seconds=1.5, least=1.4, most=1.6, peak=0)
-    >>> ck.Bench("sd", "cpu", [row], setup=9.0, runs=3).latency
-    1.5
+    pairs: how often both were run, one after the other.
+    pace: the recipe's time over the other's: `ratio`, and its interval from `low` to `high`.
     """
+
+    batch: int
+    pairs: int
+    pace: Pace
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "noise", "untold"]:
+        """What is sure. "noise": no measurable difference; "untold": times vary too much."""
+        return self.pace.verdict if self.pairs >= FEWEST else "untold"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        shown = {"batch": self.batch, "pairs": self.pairs, "verdict": self.verdict}
+        return {**shown, **asdict(self.pace)}
+
+
+@dataclass(frozen=True, repr=False)
+class Figures:
+    """What was measured of a recipe; a `Bench` is the same with its text."""
 
     recipe: str
     device: str
@@ -64,35 +76,19 @@ class Bench:
     runs: int
     unit: str = "images"
     environment: Mapping[str, str] = field(default_factory=dict)
+    load: float = 0.0
+    steps: float = 0.0
+    compiling: float | None = None
+    against: Figures | None = None
+    comparisons: Sequence[Comparison] = ()
+    notes: Sequence[str] = ()
 
     @property
     def latency(self) -> float | None:
         """The seconds of one run of a batch of 1, if that was measured."""
         return next((row.seconds for row in self.rows if row.batch == 1), None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
-        rows = [{**asdict(row), "rate": row.rate} for row in self.rows]
-        return {**asdict(self), "environment": dict(self.environment), "rows": rows}
-
-    def __repr__(self) -> str:
-        return f"<Bench {printable(self.recipe)} on {self.device}: {len(self.rows)} batches>"
-
-    def __str__(self) -> str:
-        """A table, and a line about how it was measured."""
-        cells = [tuple(column.format(self.unit) for column in COLUMNS), *map(_cells, self.rows)]
-        summary = (
-            f"{self.recipe} on {self.device}: medians of {self.runs} runs; steps and their "
-            f"verification took {self.setup:.3g} s"
-        )
-        return "\n".join([*aligned(cells), summary])
-
-
-def _cells(row: BenchRow) -> tuple[str, ...]:
-    times = (row.first, row.seconds, row.least, row.most, row.rate)
-    return (
-        str(row.batch),
-        str(row.images),
-        *(f"{value:.3g}" for value in times),
-        size(row.peak),
-    )
+    @property
+    def first_image(self) -> float | None:
+        """The seconds to the first image: load, steps without verification, and a run."""
+        return self.load + self.steps + self.rows[0].first if self.rows else None

@@ -1,64 +1,58 @@
-"""A recipe applied and verified, then timed in one batch after the other."""
+"""What a recipe is compared with; and a recipe on a model of this process, timed alone."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from compilekit.engine.job import Job
-from compilekit.engine.run import Execution
-from compilekit.measure.memory import peak_bytes, reset_peak
-from compilekit.measure.times import timed
-from compilekit.studies.bench.data import Bench, BenchRow
+from compilekit.plan.plan import Plan
+from compilekit.recipe import Recipe
+from compilekit.studies.bench.beside import Effort, Runner, measured
+from compilekit.studies.bench.result import Bench
+from compilekit.studies.bench.variant import Variant
 from compilekit.subject.model import cuda_devices
-from compilekit.subject.sizes import BATCH, PROMPTS, sized, unit_of
+from compilekit.subject.sample import picture_names
 
 
-def bench(job: Job, batches: Sequence[int], runs: int) -> Bench:
-    """Apply the recipe, then run the sample in each batch."""
-    model, plan = job.model, job.plan
-    by_prompts = model.is_pipeline and any(job.sample.get(name) for name in PROMPTS)
-    if by_prompts or not model.is_pipeline:
-        # A step that warms up for the recipe's sizes does so for these too.
-        shapes = [*plan.recipe.shapes, *({BATCH: count} for count in batches)]
-        recipe = plan.recipe.model_copy(update={"shapes": tuple(shapes)})
-        job = replace(job, plan=replace(plan, recipe=recipe))
-    execution = Execution(job)
-    setup, _ = timed(execution.run, model.wait)
-    by = "prompts" if by_prompts else "images"
-    rows = []
-    for count in batches:
-        call = sized(model, job.sample, {BATCH: count}, by=by)
-        with job.progress.stage(f"a batch of {count}, {runs} runs"):
-            rows.append(_row(execution, call, count, runs))
-    return Bench(
-        recipe=plan.recipe.name,
-        device=plan.device,
-        rows=rows,
-        setup=setup,
-        runs=runs,
-        unit=unit_of(model),
-        environment=execution.report.environment,
-    )
+def alone(job: Job, batches: Sequence[int], effort: Effort, note: str) -> Bench:
+    """Apply the recipe in this process, and time the sample in each batch.
 
-
-def _row(execution: Execution, call: Mapping[str, Any], count: int, runs: int) -> BenchRow:
-    execution.sample = call
+    note: why it is not compared with anything.
+    """
+    variant = Variant(job, batches)
+    runner = Runner(job.plan.recipe.name, variant.answer, variant.about())
     with torch.random.fork_rng(devices=cuda_devices()):
-        reset_peak()
-        first, output = execution.timed_sample()
-        times = [execution.timed_sample()[0] for _ in range(runs)]
-    images = getattr(output, "images", None)
-    return BenchRow(
-        batch=count,
-        images=count if images is None else len(images),
-        first=first,
-        seconds=statistics.median(times),
-        least=min(times),
-        most=max(times),
-        peak=peak_bytes(),
-    )
+        return measured(runner, None, batches, effort, job.progress, [note])
+
+
+def as_loaded(plan: Plan) -> Recipe:
+    """The recipe with nothing but the steps that mean to change results: it draws the same."""
+    kept = {step.index for step in plan.steps if "results" in step.effects.changes}
+    steps = tuple(step for step in plan.recipe.steps if step.index in kept)
+    return plan.recipe.model_copy(update={"steps": steps})
+
+
+def adopted(other: Recipe, recipe: Recipe) -> Recipe:
+    """The other recipe with the model and the sample of the first, where it has none."""
+    update: dict[str, Any] = {}
+    if other.model is None:
+        update["model"] = recipe.model
+    if not other.sample_arguments:
+        # Pictures are looked for beside the recipe that names them.
+        pictures = {n: str(path.absolute()) for n, path in picture_names(recipe).items()}
+        update["sample"] = {**recipe.sample, **other.sample, **pictures}
+    return other.model_copy(update=update)
+
+
+def different_samples(one: Recipe, other: Recipe) -> list[str]:
+    """In which arguments two recipes run different samples, as a note."""
+    names = sorted({*one.sample_arguments, *other.sample_arguments})
+    found = [
+        f"{name} is {one.sample.get(name)!r} and {other.sample.get(name)!r}"
+        for name in names
+        if one.sample.get(name) != other.sample.get(name)
+    ]
+    return [f"their samples differ: {', '.join(found)}"] if found else []

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-from support import LISTENING
+from support import LISTENING, is_alive, until
 
 import compilekit as ck
+from compilekit.workers import Worker
 
 
 @pytest.fixture
@@ -27,24 +26,6 @@ def worker(tmp_path, write):
         return ck.run_worker(tmp_path / "package", request or {}, **given)
 
     return _worker
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def until(condition, seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_a_worker_answers_a_request_and_says_how_it_goes(worker, write):
@@ -208,6 +189,103 @@ def test_a_worker_sees_nothing_of_compilekit_on_its_path(worker):
     found = worker(text)
     assert "workers" not in found["first"]
     assert found["loaded"] is False
+
+
+@pytest.fixture
+def staying(tmp_path, write):
+    """A worker that stays: it counts how often it was asked, and does what it is asked to."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "scratch").mkdir()
+    write(
+        "package/__init__.py",
+        """
+        import os, time
+        asked = []
+        def run(request, say):
+            asked.append(request)
+            say(f"number {len(asked)}")
+            if "wait" in request:
+                time.sleep(request["wait"])
+            if "raise" in request:
+                raise ValueError(request["raise"])
+            if "exit" in request:
+                os._exit(request["exit"])
+            return {"asked": len(asked), "pid": os.getpid()}
+        """,
+    )
+
+    def _staying(**arguments):
+        folder = tmp_path / "scratch"
+        return Worker(tmp_path / "package", python=sys.executable, folder=folder, **arguments)
+
+    return _staying
+
+
+def test_a_worker_that_stays_answers_again_and_again(staying):
+    said = []
+    with staying(say=said.append) as there:
+        answers = [there.ask({}) for _ in range(3)]
+    assert [answer["asked"] for answer in answers] == [1, 2, 3]
+    assert said == ["number 1", "number 2", "number 3"]
+    (pid,) = {answer["pid"] for answer in answers}
+    assert not is_alive(pid)
+
+
+def test_a_worker_can_be_asked_again_after_an_error_of_its_own(staying):
+    with staying() as there:
+        with pytest.raises(ck.WorkerError, match="failed: ValueError: not today"):
+            there.ask({"raise": "not today"})
+        assert there.ask({})["asked"] == 2
+
+
+def test_a_worker_that_ends_between_two_answers_stays_an_error(staying):
+    with staying() as there:
+        pid = there.ask({})["pid"]
+        os.kill(pid, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(ck.WorkerError, match="was ended by SIGKILL"):
+                there.ask({})
+    with staying() as there:
+        for _ in range(2):
+            with pytest.raises(ck.WorkerError, match="ended with exit code 7 and no result"):
+                there.ask({"exit": 7})
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(staying):
+    with staying() as there:
+        there.ask({})
+        with pytest.raises(ck.WorkerError, match=r"time limit of 0\.2 s, and was ended"):
+            there.ask({"wait": 60}, time_limit=0.2)
+        with pytest.raises(ck.WorkerError, match="was ended by SIGTERM"):
+            there.ask({})
+
+
+def test_workers_that_stay_end_with_whoever_asked(staying, write, tmp_path):
+    with staying():  # writes the package
+        pass
+    code = """
+        import sys
+        from compilekit.workers import Worker
+        package, folder = sys.argv[1:]
+        asked = {"python": sys.executable, "folder": folder}
+        with Worker(package, **asked) as one, Worker(package, **asked) as other:
+            print(one.ask({})["pid"], other.ask({})["pid"], flush=True)
+            sys.stdin.read()
+        """
+    asking = subprocess.Popen(
+        [sys.executable, write("asking.py", code), tmp_path / "package", tmp_path / "scratch"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ),
+    )
+    try:
+        pids = [int(pid) for pid in asking.stdout.readline().split()]
+        assert len(pids) == 2
+        asking.kill()
+        assert until(lambda: not any(map(is_alive, pids)))
+    finally:
+        asking.kill()
+        asking.communicate()
 
 
 ASKING = """
