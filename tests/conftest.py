@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support import EXPORTER, SAMPLE
+from support import EXPORTER, SAMPLE, take_few_times
 
 import compilekit as ck
 from compilekit.testing import tiny_pipeline
@@ -67,19 +67,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session", autouse=True)
 def _short_timing() -> Iterator[None]:
-    """Times are taken of as few runs as may be: no test asks how long something took.
-
-    Nor does a build ask: small models say nothing about speed.
-    """
-    from compilekit.engine import gate, instruments, pace
+    """Times are taken of as few runs as may be: no test asks how long something took."""
     from compilekit.measure import rates
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(instruments, "TIMING_RUNS", 2)
-        for name in ("LEAST", "MOST", "FEWEST", "FEW", "ROUNDS"):
-            patch.setattr(pace, name, 1)
-        patch.setattr(pace, "SECONDS", 0.0)
-        patch.setitem(gate.LEAST_SPEEDUP, "build", 0.0)
+        take_few_times(patch)
         patch.setattr(rates, "SECONDS", {"cpu": 0.1, "cuda": 0.1})
         patch.setattr(rates, "TURN", {"cpu": 0.001, "cuda": 0.001})
         yield

@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from compilekit.cli import app
+from compilekit.engine import gate, instruments, pace
 
 EXPORTER = Path(__file__).parent / "plugins" / "eager_export.py"
 """An exporter of the tests' own: no compiler runs."""
@@ -43,6 +44,15 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def take_few_times(patch: pytest.MonkeyPatch) -> None:
+    """Time as few calls as may be, and build at any speed: small models say nothing about it."""
+    patch.setattr(instruments, "TIMING_RUNS", 2)
+    for name in ("LEAST", "MOST", "FEWEST", "FEW", "ROUNDS"):
+        patch.setattr(pace, name, 1)
+    patch.setattr(pace, "SECONDS", 0.0)
+    patch.setitem(gate.LEAST_SPEEDUP, "build", 0.0)
 
 
 def edit_manifest(bundle: Path, change: Callable[[Any], object]) -> None:

@@ -36,7 +36,7 @@ FEWEST, FEW = 2, 3
 LARGE = 1.5
 """A difference that a few pairs show."""
 
-ROUNDS = 2
+ROUNDS = 3
 """What disturbs the calls of one round may well spare those of another."""
 
 DRIFT = 1.25
@@ -80,6 +80,14 @@ class Pace:
     def is_sure(self) -> bool:
         """Whether it shows a difference."""
         return self.verdict in ("faster", "slower")
+
+    def is_open(self, rounds: int) -> bool:
+        """Whether another round may tell more, after so many: of calls that are not long.
+
+        Two rounds that show no difference are enough; a small difference must stand in all.
+        """
+        is_short = FEWEST * self.seconds < SECONDS
+        return is_short and not self.is_large and (rounds == 1 or self.is_sure)
 
     @property
     def is_large(self) -> bool:
@@ -132,13 +140,13 @@ class Pacer:
         paces: dict[str, Pace] = {}
         known = [name for name in names if name in self._copies]
         try:
-            for _ in range(ROUNDS):
+            for index in range(ROUNDS):
                 for name in known:
-                    first = paces.get(name)
-                    if first is None:
+                    so_far = paces.get(name)
+                    if so_far is None:
                         paces[name] = self._in_turn(name)
-                    elif not first.is_large and FEWEST * first.seconds < SECONDS:
-                        paces[name] = first.and_again(self._in_turn(name))
+                    elif so_far.is_open(index):
+                        paces[name] = so_far.and_again(self._in_turn(name))
         except Exception as error:  # noqa: BLE001 - there may be no room for it, say
             self._copies.clear()
             self.why_not = f"a copy of the model does not run beside it ({_in_short(error)})"

@@ -13,10 +13,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import pytest
 import torch
-from support import EXPORTER, RESNET, SAMPLE, Twice
+from support import EXPORTER, RESNET, SAMPLE, Twice, take_few_times
 
 import compilekit as ck
+
+take_few_times(pytest.MonkeyPatch())
 
 STEPS = {
     "sd": f"{RESNET}, eager_export{{components=text_encoder}}",

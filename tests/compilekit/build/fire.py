@@ -17,11 +17,14 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import pytest
 import torch
-from support import EXPORTER, Twice
+from support import EXPORTER, Twice, take_few_times
 
 import compilekit as ck
 from compilekit.plugin.host import Host
+
+take_few_times(pytest.MonkeyPatch())
 
 HOST = ck.load_host([EXPORTER])
 INPUTS = {"x": torch.linspace(-1, 1, 16).reshape(2, 8)}

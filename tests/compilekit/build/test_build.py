@@ -201,9 +201,11 @@ def test_a_build_says_what_it_does(build, capsys):
     assert titles == [
         "recording the sample",
         "float32 reference, and times before the first step",
+        "a copy of the model as loaded, for its times",
         "[1/1] eager_export: unet",
         "running the sample again",
         "final check",
+        "speed, in turn with the model as loaded",
         "writing the bundle",
         "loading the bundle again",
     ]

@@ -14,7 +14,7 @@ from support import SAMPLE
 from torch import nn
 
 import compilekit as ck
-from compilekit.studies.explain import pace
+from compilekit.engine import pace
 from compilekit.testing import tiny_pipeline
 
 STEP = """
