@@ -26,7 +26,7 @@ QUICK_TESTS := tests/house tests/compat/test_surface.py::test_public_names_comma
 	lint format bench clean
 
 help:
-	@echo "make demo         apply a five-step recipe to a small model, build a bundle, run it"
+	@echo "make demo         apply the recipe for this machine to a small model, build a bundle, run it"
 	@echo "make quick        lint, types, import rules and fast tests, in under 90 seconds"
 	@echo "make test         everything that CI runs (minutes)"
 	@echo "make test-all     the full matrices too (longer)"
