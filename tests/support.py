@@ -46,13 +46,24 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
+_TIMED = {name: getattr(pace, name) for name in ("LEAST", "MOST", "FEWEST", "FEW", "ROUNDS")}
+_SECONDS = pace.SECONDS
+
+
 def take_few_times(patch: pytest.MonkeyPatch) -> None:
     """Time as few calls as may be, and build at any speed: small models say nothing about it."""
     patch.setattr(instruments, "TIMING_RUNS", 2)
-    for name in ("LEAST", "MOST", "FEWEST", "FEW", "ROUNDS"):
+    for name in _TIMED:
         patch.setattr(pace, name, 1)
     patch.setattr(pace, "SECONDS", 0.0)
     patch.setitem(gate.LEAST_SPEEDUP, "build", 0.0)
+
+
+def take_all_times(patch: pytest.MonkeyPatch) -> None:
+    """Time as many calls as users do."""
+    for name, value in _TIMED.items():
+        patch.setattr(pace, name, value)
+    patch.setattr(pace, "SECONDS", _SECONDS)
 
 
 def edit_manifest(bundle: Path, change: Callable[[Any], object]) -> None:

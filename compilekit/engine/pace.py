@@ -148,10 +148,14 @@ class Pacer:
                     elif so_far.is_open(index):
                         paces[name] = so_far.and_again(self._in_turn(name))
         except Exception as error:  # noqa: BLE001 - there may be no room for it, say
-            self._copies.clear()
-            self.why_not = f"a copy of the model does not run beside it ({_in_short(error)})"
+            self._forget(error)
             return {}
         return paces
+
+    def _forget(self, error: Exception) -> None:
+        self._copies.clear()
+        self._given.clear()
+        self.why_not = f"a copy of the model does not run beside it ({_in_short(error)})"
 
     def outputs(self, name: str) -> Outputs | None:
         """What the copy gives for the call that is timed; None if there is no copy."""
@@ -159,8 +163,12 @@ class Pacer:
         if copied is None:
             return None
         if name not in self._given:
-            with self._as_loaded():
-                self._given[name] = timed_call(copied, self._calls[name], self._model.wait)[1]
+            try:
+                with self._as_loaded():
+                    self._given[name] = timed_call(copied, self._calls[name], self._model.wait)[1]
+            except Exception as error:  # noqa: BLE001 - there may be no room for it, say
+                self._forget(error)
+                return None
         return outputs_of(self._given[name])
 
     def now(self, name: str) -> Outputs:

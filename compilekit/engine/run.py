@@ -121,12 +121,14 @@ class Execution:
             try:
                 for step in rest:
                     self.perform(step, [*self.instruments(), verify])
-                after = self.rerun()
-                with self.stage("final check"):
-                    self.report.final = verify.final()
-                with self.stage("speed, in turn with the model as loaded"):
-                    speeds.judge(self.report, self.plan, verify)
-            finally:
+            except VerificationError:
+                speeds.note_unsteady(self.report, verify)
+                raise
+            after = self.rerun()
+            with self.stage("final check"):
+                self.report.final = verify.final()
+            with self.stage("speed, in turn with the model as loaded"):
+                speeds.judge(self.report, self.plan, verify)
                 speeds.note_unsteady(self.report, verify)
             self.report.end_to_end = end_to_end(before, after)
             self.guard_saving()

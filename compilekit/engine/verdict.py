@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from compilekit.engine.instruments import NOISE, Verify
-from compilekit.engine.pace import Pacer, one_after_the_other
+from compilekit.engine.pace import Pace, Pacer, one_after_the_other
 from compilekit.engine.recording import Recording
 from compilekit.engine.reference import Outputs
 from compilekit.plan.plan import Plan
@@ -43,14 +43,8 @@ class Speeds:
 
     def note_unsteady(self, report: Report, verify: Verify) -> None:
         """Warn if the model as loaded gives other outputs for the same call."""
-        for name in self._counts:
-            again = self._again.get(name) or self._pacer.outputs(name)
-            moved = 0.0 if again is None else verify.apart(name, again)
-            if moved > NOISE:
-                report.warnings.append(
-                    f"{name} gives other outputs for the same call: two runs as loaded are "
-                    f"{moved:.2g} apart (relative L2), and a step is blamed for that too"
-                )
+        again = {name: self._again.get(name) or self._pacer.outputs(name) for name in self._counts}
+        note_unsteady(report, verify, again)
 
     def _entries(self, is_compiled: Mapping[str, bool]) -> list[Speed]:
         """How fast each entry point is by now."""
@@ -60,19 +54,38 @@ class Speeds:
                 name: one_after_the_other(then, self._pacer.times(name))
                 for name, then in self._before.items()
             }
-        return [
-            Speed(
-                entry=name,
-                calls=self._counts[name],
-                seconds=pace.seconds,
-                seconds_as_loaded=pace.seconds_as_loaded,
-                speedup=1 / pace.ratio,
-                low=1 / pace.high,
-                high=1 / pace.low,
-                compiled=is_compiled[name],
+        return speeds_of(paces, self._counts, is_compiled)
+
+
+def speeds_of(
+    paces: Mapping[str, Pace], counts: Mapping[str, int], is_compiled: Mapping[str, bool]
+) -> list[Speed]:
+    """The paces of entry points that the sample calls, for a report."""
+    return [
+        Speed(
+            entry=name,
+            calls=counts[name],
+            seconds=pace.seconds,
+            seconds_as_loaded=pace.seconds_as_loaded,
+            speedup=1 / pace.ratio,
+            low=1 / pace.high,
+            high=1 / pace.low,
+            compiled=is_compiled[name],
+        )
+        for name, pace in paces.items()
+        if counts.get(name)
+    ]
+
+
+def note_unsteady(report: Report, verify: Verify, again: Mapping[str, Outputs | None]) -> None:
+    """Warn if a call of the model as loaded, run again, gives other outputs than the first time."""
+    for name, outputs in again.items():
+        moved = 0.0 if outputs is None else verify.apart(name, outputs)
+        if moved > NOISE:
+            report.warnings.append(
+                f"{name} gives other outputs for the same call: two runs as loaded are "
+                f"{moved:.2g} apart (relative L2), and a step is blamed for that too"
             )
-            for name, pace in paces.items()
-        ]
 
 
 def verdict_of(

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from compilekit.engine.gate import broken_budgets
-from compilekit.engine.instruments import KeepState
+from compilekit.engine.instruments import KeepState, Verify
 from compilekit.engine.job import Job
 from compilekit.engine.pace import Pace, Pacer
 from compilekit.engine.recording import on_cpu, run_call
 from compilekit.engine.reference import outputs_of
 from compilekit.engine.run import Execution, end_to_end
+from compilekit.engine.verdict import note_unsteady, speeds_of, verdict_of
 from compilekit.errors import CompilekitError, NonFiniteError, StepError
 from compilekit.measure.memory import working_bytes
 from compilekit.plugin.steps import PlannedStep
@@ -134,7 +135,18 @@ class Explain:
                     self._see()
                 self.problems.append(f"{error}; later steps are not explained")
             self.untimed = pacer.why_not
+            self._judge(verify, pacer)
             execution.guard_saving()
+
+    def _judge(self, verify: Verify, pacer: Pacer) -> None:
+        """Say in the report whether the model is faster after the last step that was timed."""
+        paces = dict(self.loaded.paces)
+        for seen in self.seen:
+            paces |= seen.state.paces if seen.state else {}
+        counts = self._execution.recording.counts
+        note_unsteady(self.report, verify, {name: pacer.outputs(name) for name in counts})
+        speeds = speeds_of(paces, counts, verify.compiled)
+        self.report.verdict = verdict_of(speeds, self.report, self.plan, not_in_turn="")
 
     def _sample(self) -> Any:
         return self._execution.run_sample(self._execution.sample)

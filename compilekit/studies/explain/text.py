@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from compilekit.base.bytesize import size
 from compilekit.base.columns import aligned
+from compilekit.report.verdict import sentence
 from compilekit.studies.explain.data import ExplainedStep, Findings, Recompile, Skipped, Timing
 
 NAMES = 3
@@ -28,6 +29,8 @@ VARIES = "cannot be told here: it changes time alone, if anything, and the times
 def lines(findings: Findings) -> Iterator[str]:
     """The whole text."""
     count = len(findings.steps)
+    if findings.report.verdict is not None:
+        yield sentence(findings.report.verdict)
     yield f"{findings.recipe} on {findings.device}: {count} step{'s' * (count != 1)}"
     if findings.untimed:
         yield f"times were not compared: {findings.untimed}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import pytest
 from support import EXPORTER, command
@@ -48,7 +47,7 @@ def run(tmp_path, model, monkeypatch):
     """Run a command on a machine whose facts come from a file: `run("apply", verify="{}")`."""
     (tmp_path / "machine.json").write_text(OLD)
     machine = ck.Machine.read(tmp_path / "machine.json")
-    monkeypatch.setattr(sys.modules["compilekit.plan.plan"], "this_machine", lambda: machine)
+    monkeypatch.setattr("compilekit.plan.advice.this_machine", lambda: machine)
     monkeypatch.setattr(pace, "MOST", 3)
     monkeypatch.setattr(pace, "LEAST", 3)
     (tmp_path / "slow.py").write_text(SLOW)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import take_all_times
 from torch import nn
 
 import compilekit as ck
@@ -68,8 +69,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Net.clock, Net.calls = 0.0, 0
     monkeypatch.setattr(recording, "timed", timed)
-    for name, value in (("LEAST", 5), ("MOST", 25), ("FEWEST", 2), ("FEW", 3), ("ROUNDS", 2)):
-        monkeypatch.setattr(pace, name, value)
+    take_all_times(monkeypatch)
+    monkeypatch.setattr(pace, "SECONDS", 0.0)
     monkeypatch.setitem(gate.LEAST_SPEEDUP, "build", 1.0)
     monkeypatch.setattr("compilekit.engine.instruments.TIMING_SECONDS", 0.0)
 

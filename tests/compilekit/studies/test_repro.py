@@ -76,7 +76,7 @@ def test_a_failed_apply_leaves_what_it_takes_to_replay_the_step_in_a_new_process
     assert "moved unet" in done.stderr
     # The steps before it ran unmeasured, and the one after it did not.
     assert "channels_last" in done.stderr
-    assert "precision" not in done.stderr
+    assert "[3/3] precision" not in done.stderr
 
 
 def test_a_step_that_no_longer_fails_says_so(left, host):
