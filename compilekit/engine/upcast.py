@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from compilekit.base.diffusers_internals import offloaded_weights, unhooked
+from compilekit.base.nested import mapped
 from compilekit.base.torch_internals import (
     NO_TORCH_FUNCTION,
     own_buffers,
@@ -65,8 +65,11 @@ class Wide(torch.Tensor):
         if func in _ALIASES:
             return cls.of(args[0].read, args[0], args[0].dtype, args[0].device)
         get = Wide._kept if writes(func) else Wide._value
-        args, kwargs = pytree.tree_map_only(Wide, get, (args, kwargs or {}))
-        return func(*args, **kwargs)
+
+        def plain(_: str, value: Any) -> Any:
+            return get(value) if isinstance(value, Wide) else value
+
+        return func(*mapped(args, plain), **mapped(kwargs or {}, plain))
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Wide({tuple(self.shape)}, {self.dtype})"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from support import EXPORTER, command
 
 import compilekit as ck
 from compilekit.engine import gate, pace
+from compilekit.report import Report, Verdict
+from compilekit.report.table import warn_if_slower
 from compilekit.testing import tiny_pipeline
 
 SLOW = """
@@ -47,7 +50,7 @@ def run(tmp_path, model, monkeypatch):
     """Run a command on a machine whose facts come from a file: `run("apply", verify="{}")`."""
     (tmp_path / "machine.json").write_text(OLD)
     machine = ck.Machine.read(tmp_path / "machine.json")
-    monkeypatch.setattr("compilekit.plan.advice.this_machine", lambda: machine)
+    monkeypatch.setattr(sys.modules["compilekit.plan.advice"], "this_machine", lambda: machine)
     monkeypatch.setattr(pace, "MOST", 3)
     monkeypatch.setattr(pace, "LEAST", 3)
     (tmp_path / "slow.py").write_text(SLOW)
@@ -99,10 +102,16 @@ def test_a_build_may_not_be_slower_unless_the_recipe_says_so(run, tmp_path, monk
     assert "compilekit: the result is" in done.stderr
 
 
-def test_what_is_not_slower_is_not_warned_of(run):
-    done = run("apply", step="{attention: {components: [unet], sdpa: [math]}}")
-    assert done.returncode == 0
-    assert "the result is" not in done.stderr
+@pytest.mark.parametrize(("high", "warns"), [(0.9, True), (1.1, False)])
+def test_only_what_is_surely_slower_is_warned_of(high, warns, capsys):
+    report = Report(recipe="r", digest="", device="cpu", reference="float32")
+    warn_if_slower(report)
+    assert capsys.readouterr().err == ""
+    report.verdict = Verdict(
+        speedup=0.8, low=0.7, high=high, seconds=5, seconds_as_loaded=4, entries=[]
+    )
+    warn_if_slower(report)
+    assert ("the result is 1.25x SLOWER than as loaded" in capsys.readouterr().err) == warns
 
 
 def test_timings_show_the_stages(run):
