@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--only", choices=("equal", "slower"), help="one of the two comparisons")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
@@ -87,6 +88,8 @@ def main() -> None:
         )
         host = ck.load_host([plugin])
         for recipe, wanted in ((equal, "noise"), (slower, "slower")):
+            if given.only not in (None, recipe.name):
+                continue
             right = 0
             for _ in range(given.times):
                 found = ck.bench(

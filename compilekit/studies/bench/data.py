@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 FEWEST = 5
 """So many pairs of turns are needed before anything can be said for sure."""
 
+CLOSE = 0.1
+"""How far from 1 an interval may reach that shows no measurable difference."""
+
 
 @dataclass(frozen=True)
 class BenchRow:
@@ -57,7 +60,10 @@ class Comparison:
     @property
     def verdict(self) -> Literal["faster", "slower", "noise", "untold"]:
         """What is sure. "noise": no measurable difference; "untold": times vary too much."""
-        return self.pace.verdict if self.pairs >= FEWEST else "untold"
+        if self.pairs < FEWEST:
+            return "untold"
+        is_close = self.pace.low > 1 / (1 + CLOSE) and self.pace.high < 1 + CLOSE
+        return "untold" if self.pace.verdict == "noise" and not is_close else self.pace.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""

@@ -82,7 +82,7 @@ def verdict(bench: Figures, comparison: Comparison) -> str:
         return f"no measurable difference between {one} and {other} {quicker}{where}"
     why = "its times vary too much here"
     if comparison.pairs < FEWEST:
-        why = f"{comparison.pairs} pairs of turns are too few, and {FEWEST} needed"
+        why = f"it needs {FEWEST} pairs of turns, and had {comparison.pairs}"
     return f"which of {one} and {other} is faster cannot be told: {why} {quicker}{where}"
 
 

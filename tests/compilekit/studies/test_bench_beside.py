@@ -249,7 +249,7 @@ def test_the_command_prints_a_verdict_or_json(tmp_path, write, waiting):
         assert row["rate"] == pytest.approx(2 / row["seconds"])
     assert (found["recipe"], found["against"]["recipe"]) == ("b", "o")
     assert found["comparisons"][0]["verdict"] == "untold"
-    assert "1 pairs of turns are too few" in found["verdicts"][0]
+    assert "it needs 5 pairs of turns, and had 1" in found["verdicts"][0]
 
 
 def test_the_command_fails_with_the_numbers_where_it_is_too_slow(monkeypatch):

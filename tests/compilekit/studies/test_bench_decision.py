@@ -117,11 +117,18 @@ def bench(pace, pairs=9, batch=1):
             "here (0.50x to 2.00x)",
         ),
         (
+            Pace(1.05, 0.92, 1.35),
+            9,
+            1,
+            "which of sd and the model as loaded is faster cannot be told: its times vary too much "
+            "here (0.74x to 1.09x)",
+        ),
+        (
             Pace(0.5, 0.5, 0.5),
             1,
             1,
-            "which of sd and the model as loaded is faster cannot be told: 1 pairs of turns are "
-            "too few, and 5 needed (2.00x to 2.00x)",
+            "which of sd and the model as loaded is faster cannot be told: it needs 5 pairs "
+            "of turns, and had 1 (2.00x to 2.00x)",
         ),
     ],
 )
