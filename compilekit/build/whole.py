@@ -97,6 +97,11 @@ class WholeExporter:
     def _judge(self) -> float | None:
         """Compare the images, and return their distance; note it if there are none."""
         step, part = self.plan.steps[-1], self._part
+        if self.plan.recipe.verify.min_speedup:
+            self.report.warnings.append(
+                f"min_speedup was not checked: {step.key} compiled the pipeline as a whole, and "
+                "such a pipeline is not timed beside the model as loaded"
+            )
         taken = [name for name in RESERVED if (self.folder / name).exists()]
         if taken or not any(self.folder.iterdir()):
             what = f"wrote {taken[0]}, which is compilekit's" if taken else "wrote nothing"
