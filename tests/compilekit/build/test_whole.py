@@ -100,6 +100,21 @@ def test_what_could_not_run_here_is_said_and_checked_where_it_can(make, host, mo
     assert "the sample's pictures" in done.output
 
 
+def test_that_its_speed_is_not_checked_is_said(host, tmp_path):
+    recipe = ck.Recipe.parse(
+        "compilekit: 1\ntarget: {device: cpu}\nsteps: [boxed]\n"
+        "sample: {prompt: a cat, height: 32, width: 32, num_inference_steps: 2}\n"
+        "verify: {min_speedup: 1.5}\n"
+    )
+    arguments = {"cache": False, "progress": False, "host": host}
+    built = ck.build(recipe, tiny_pipeline("sd"), tmp_path / "box", **arguments)
+    assert built.report.verdict is None
+    assert built.report.warnings == [
+        "min_speedup was not checked: steps[0].boxed compiled the pipeline as a whole, and such a "
+        "pipeline is not timed beside the model as loaded"
+    ]
+
+
 def test_the_commands_know_such_a_bundle(make, host):
     built, other = make(), make("boxed{runs=false}", name="other")
     shown = run(app, ["inspect", str(built.path)])
