@@ -126,7 +126,7 @@ class CheckClaims(Instrument):
 
 
 class Memory(Instrument):
-    """Measures the bytes of the model, and the peak; on the CPU, the process's peak so far."""
+    """Measures the bytes of the model, and the peak: of the GPU, or else of the process."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
