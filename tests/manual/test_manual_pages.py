@@ -147,7 +147,9 @@ def test_commands_print_what_the_page_shows(page: Path, place: Path) -> None:
             check=False,
             env={**os.environ, "COLUMNS": "100"},
         )
-        assert done.stdout + done.stderr == block.text
+        # What this machine is bad at is no part of the page.
+        lines = (done.stdout + done.stderr).splitlines(keepends=True)
+        assert "".join(line for line in lines if not line.startswith("advice: ")) == block.text
 
 
 @pytest.mark.parametrize(
