@@ -46,7 +46,7 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-_TIMED = {name: getattr(pace, name) for name in ("LEAST", "MOST", "FEWEST", "FEW", "ROUNDS")}
+_TIMED = {name: getattr(pace, name) for name in ("LEAST", "MOST", "FEW", "ROUNDS")}
 _SECONDS = pace.SECONDS
 
 

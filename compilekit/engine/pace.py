@@ -30,11 +30,14 @@ from compilekit.subject.model import EntryPoint, Model, parameter_bytes
 LEAST, MOST, SECONDS = 5, 25, 0.5
 """Pairs of calls that are timed in one round: at least, at most, and for how long."""
 
-FEWEST, FEW = 2, 3
-"""Pairs of long calls that show that there is no difference to find, and that one is large."""
+FEW = 3
+"""Pairs of long calls that show a large difference."""
 
 LARGE = 1.5
 """A difference that a few pairs show."""
+
+SHAKY, SHAKIEST = 1.1, 1.15
+"""How much wider the interval of less than the least number of pairs is, and of one pair."""
 
 ROUNDS = 3
 """What disturbs the calls of one round may well spare those of another."""
@@ -86,7 +89,7 @@ class Pace:
 
         Two rounds that show no difference are enough; a small difference must stand in all.
         """
-        is_short = FEWEST * self.seconds < SECONDS
+        is_short = 2 * self.seconds < SECONDS
         return is_short and not self.is_large and (rounds == 1 or self.is_sure)
 
     @property
@@ -108,7 +111,9 @@ def pace_of(pairs: Sequence[tuple[float, float]]) -> Pace:
     """The pace of pairs of times, which were taken in turn."""
     ratios = [now / then for now, then in pairs]
     now, then = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return Pace(statistics.median(ratios), *interval(ratios), now, then)
+    low, high = interval(ratios)
+    wider = 1.0 if len(pairs) >= LEAST else SHAKY if len(pairs) > 1 else SHAKIEST
+    return Pace(statistics.median(ratios), low / wider, high * wider, now, then)
 
 
 class Pacer:
@@ -135,8 +140,12 @@ class Pacer:
             return
         self._copies = {name: replace(entry, owner=owners[name]) for name, entry in entries.items()}
 
-    def paces(self, names: Iterable[str]) -> dict[str, Pace]:
-        """How entry points compare with their copies: one after the other, and then again."""
+    def paces(self, names: Iterable[str], budget: float = math.inf) -> dict[str, Pace]:
+        """How entry points compare with their copies: one after the other, and then again.
+
+        budget: seconds for each, after which fewer pairs than the least are enough if they show no
+            difference.
+        """
         paces: dict[str, Pace] = {}
         known = [name for name in names if name in self._copies]
         try:
@@ -144,9 +153,9 @@ class Pacer:
                 for name in known:
                     so_far = paces.get(name)
                     if so_far is None:
-                        paces[name] = self._in_turn(name)
+                        paces[name] = self._in_turn(name, budget)
                     elif so_far.is_open(index):
-                        paces[name] = so_far.and_again(self._in_turn(name))
+                        paces[name] = so_far.and_again(self._in_turn(name, budget))
         except Exception as error:  # noqa: BLE001 - there may be no room for it, say
             self._forget(error)
             return {}
@@ -183,9 +192,9 @@ class Pacer:
         def once() -> float:
             return timed_call(entry, call, self._model.wait)[0]
 
-        return several(once, least=FEWEST, most=MOST, seconds=SECONDS)
+        return several(once, least=2, most=MOST, seconds=SECONDS)
 
-    def _in_turn(self, name: str) -> Pace:
+    def _in_turn(self, name: str, budget: float) -> Pace:
         now, then, call = self._model.entry_point(name), self._copies[name], self._calls[name]
         has_changed = bool(self._start.diff(state.snapshot()))
 
@@ -206,8 +215,7 @@ class Pacer:
                 continue
             is_warm = True
             pairs.append(pair)
-            is_late = time.perf_counter() - start >= SECONDS
-            if len(pairs) >= MOST or (is_late and _enough(pairs)):
+            if _is_enough(pairs, time.perf_counter() - start, budget):
                 break
         return pace_of(pairs)
 
@@ -229,10 +237,14 @@ def one_after_the_other(then: Sequence[float], now: Sequence[float]) -> Pace:
     return Pace(after / before, low, high, after, before)
 
 
-def _enough(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Whether more pairs would tell no more. A small difference must be shown by several."""
-    pace = pace_of(pairs)
-    return len(pairs) >= (FEW if pace.is_large else LEAST if pace.is_sure else FEWEST)
+def _is_enough(pairs: Sequence[tuple[float, float]], seconds: float, budget: float) -> bool:
+    """Whether more pairs would tell no more, or cost too much for what they would tell."""
+    count, pace = len(pairs), pace_of(pairs)
+    if count >= MOST or seconds < SECONDS:
+        return count >= MOST
+    if count >= LEAST or (count >= FEW and pace.is_large):
+        return True
+    return seconds >= budget and not pace.is_sure
 
 
 def _no_room(entries: Iterable[EntryPoint]) -> str:

@@ -13,6 +13,9 @@ from compilekit.report import Report, Speed, StepReport, Verdict
 from compilekit.report.verdict import MARGIN, kind
 from compilekit.subject.model import Model
 
+SHARE = 0.5
+"""The share of the time of all that came before that may go into telling a small difference."""
+
 
 class Speeds:
     """Times the sample's calls before the steps and after them, in turn where that is possible."""
@@ -30,7 +33,8 @@ class Speeds:
 
     def judge(self, report: Report, plan: Plan, verify: Verify) -> None:
         """Say in the report whether the finished model is faster."""
-        speeds = self._entries(verify.compiled)
+        budget = SHARE * sum(stage.seconds for stage in report.stages)
+        speeds = self._entries(verify.compiled, budget / max(1, len(self._counts)))
         # Times that were taken in turn are better than those around each step.
         by_name = {speed.entry: speed for speed in speeds}
         for measured in report.baseline:
@@ -46,9 +50,9 @@ class Speeds:
         again = {name: self._again.get(name) or self._pacer.outputs(name) for name in self._counts}
         note_unsteady(report, verify, again)
 
-    def _entries(self, is_compiled: Mapping[str, bool]) -> list[Speed]:
+    def _entries(self, is_compiled: Mapping[str, bool], budget: float) -> list[Speed]:
         """How fast each entry point is by now."""
-        paces = self._pacer.paces(self._counts)
+        paces = self._pacer.paces(self._counts, budget)
         if not paces and self._before:
             paces = {
                 name: one_after_the_other(then, self._pacer.times(name))

@@ -19,7 +19,7 @@ from compilekit.base.control_groups import cores
 from compilekit.base.machine import NUMBERS, Gpu, Machine, Number, Rates, this_machine
 from compilekit.base.torch_internals import int8_matmul
 
-SECONDS = {"cpu": 3.5, "cuda": 1.0}
+SECONDS = {"cpu": 4.0, "cuda": 0.8}
 """How long a device is measured; with all that is set up before, five seconds in all."""
 
 TURN = {"cpu": 0.04, "cuda": 0.01}
