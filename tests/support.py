@@ -46,24 +46,22 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-_TIMED = {name: getattr(pace, name) for name in ("LEAST", "MOST", "FEW", "ROUNDS")}
-_SECONDS = pace.SECONDS
+_FEW = {"LEAST": 1, "FEW": 1, "LOOKS": (1,), "PATIENCE": 0.0}
+_ALL = {name: getattr(pace, name) for name in _FEW}
 
 
 def take_few_times(patch: pytest.MonkeyPatch) -> None:
     """Time as few calls as may be, and build at any speed: small models say nothing about it."""
     patch.setattr(instruments, "TIMING_RUNS", 2)
-    for name in _TIMED:
-        patch.setattr(pace, name, 1)
-    patch.setattr(pace, "SECONDS", 0.0)
+    for name, value in _FEW.items():
+        patch.setattr(pace, name, value)
     patch.setitem(gate.LEAST_SPEEDUP, "build", 0.0)
 
 
 def take_all_times(patch: pytest.MonkeyPatch) -> None:
     """Time as many calls as users do."""
-    for name, value in _TIMED.items():
+    for name, value in _ALL.items():
         patch.setattr(pace, name, value)
-    patch.setattr(pace, "SECONDS", _SECONDS)
 
 
 def edit_manifest(bundle: Path, change: Callable[[Any], object]) -> None:

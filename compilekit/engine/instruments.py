@@ -7,7 +7,6 @@ process-global state is restored before anything is measured, so the numbers are
 from __future__ import annotations
 
 import fnmatch
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -263,7 +262,7 @@ class Verify(Instrument):
             raise
         except (Exception, SystemExit) as raised:
             raise StepError(f"{where}: {entry.name} no longer runs: {summary(raised)}") from raised
-        return outputs, statistics.median(times)
+        return outputs, min(times)  # other work on the machine only adds to it
 
     def _is_cold(self, name: str) -> bool:
         """Whether the next call may compile: the last step changed what is compiled."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
+import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,15 +23,27 @@ from compilekit.base.control_groups import free_bytes
 from compilekit.engine.recording import Call, timed_call
 from compilekit.engine.reference import Outputs, outputs_of
 from compilekit.measure import state
-from compilekit.measure.times import in_turn, interval, several
+from compilekit.measure.times import in_turn, several
 from compilekit.report.verdict import MARGIN
 from compilekit.subject.model import EntryPoint, Model, parameter_bytes
 
-LEAST, MOST, SECONDS = 5, 25, 0.5
-"""Pairs of calls that are timed in one round: at least, at most, and for how long."""
+LEAST = 5
+"""Pairs of long calls that show a small difference."""
 
 FEW = 3
 """Pairs of long calls that show a large difference."""
+
+LOOKS = (10, 20, 40, 80)
+"""Pairs of short calls after which it is asked whether they show enough. The last are enough."""
+
+PATIENCE = 4.0
+"""Seconds for short calls. Calls of which the least number of looks takes longer are long."""
+
+SURE = 0.99
+"""How sure the interval of short calls is: it is looked at several times."""
+
+SAMPLES = 400
+"""How many samples are drawn from the pairs of short calls for the interval."""
 
 LARGE = 1.5
 """A difference that a few pairs show."""
@@ -39,14 +51,14 @@ LARGE = 1.5
 SHAKY, SHAKIEST = 1.1, 1.15
 """How much wider the interval of less than the least number of pairs is, and of one pair."""
 
-ROUNDS = 3
-"""What disturbs the calls of one round may well spare those of another."""
-
 DRIFT = 1.25
 """How much faster or slower a machine may be a minute later."""
 
 ROOM = 1.1
 """How much more memory than the copy takes must be free."""
+
+TIGHT = 1.1
+"""An interval that is no wider than this factor shows that there is no difference to find."""
 
 WIDEST = 1.5
 """An interval that is wider than this factor does not show that two times are the same."""
@@ -54,9 +66,9 @@ WIDEST = 1.5
 
 @dataclass(frozen=True)
 class Pace:
-    """The time of one call over that of another: the median, and its interval.
+    """The time of one call over that of another, and the interval that holds it.
 
-    seconds: the median of the first. seconds_as_loaded: of the other.
+    seconds: of the first. seconds_as_loaded: of the other.
     """
 
     ratio: float
@@ -69,28 +81,10 @@ class Pace:
         """How this pace compares with another, both taken against the same copy."""
         return Pace(self.ratio / other.ratio, self.low / other.high, self.high / other.low)
 
-    def and_again(self, other: Pace) -> Pace:
-        """The same, measured twice: what both intervals hold is what is sure."""
-        return Pace(
-            math.sqrt(self.ratio * other.ratio),
-            min(self.low, other.low),
-            max(self.high, other.high),
-            min(self.seconds, other.seconds),
-            min(self.seconds_as_loaded, other.seconds_as_loaded),
-        )
-
     @property
     def is_sure(self) -> bool:
         """Whether it shows a difference."""
         return self.verdict in ("faster", "slower")
-
-    def is_open(self, rounds: int) -> bool:
-        """Whether another round may tell more, after so many: of calls that are not long.
-
-        Two rounds that show no difference are enough; a small difference must stand in all.
-        """
-        is_short = 2 * self.seconds < SECONDS
-        return is_short and not self.is_large and (rounds == 1 or self.is_sure)
 
     @property
     def is_large(self) -> bool:
@@ -108,12 +102,29 @@ class Pace:
 
 
 def pace_of(pairs: Sequence[tuple[float, float]]) -> Pace:
-    """The pace of pairs of times, which were taken in turn."""
-    ratios = [now / then for now, then in pairs]
-    now, then = (statistics.median(times) for times in zip(*pairs, strict=True))
-    low, high = interval(ratios)
-    wider = 1.0 if len(pairs) >= LEAST else SHAKY if len(pairs) > 1 else SHAKIEST
-    return Pace(statistics.median(ratios), low / wider, high * wider, now, then)
+    """The pace of pairs of times, which were taken in turn.
+
+    Other work on the machine only adds to times, so the quickest eighth of them is compared. The
+    interval is that of many samples that are drawn from the pairs.
+    """
+    if len(pairs) < LOOKS[0]:
+        ratios = [now / then for now, then in pairs]
+        wider = 1.0 if len(pairs) >= LEAST else SHAKY if len(pairs) > 1 else SHAKIEST
+        now, then = (statistics.median(times) for times in zip(*pairs, strict=True))
+        low, high = min(ratios) / wider, max(ratios) * wider
+        return Pace(statistics.median(ratios), low, high, now, then)
+    drawn = random.Random(0)  # noqa: S311 - nothing secret: equal times give equal intervals
+    ratios = sorted(_quick(drawn.choices(pairs, k=len(pairs)))[0] for _ in range(SAMPLES))
+    outside = round(SAMPLES * (1 - SURE) / 2)
+    ratio, now, then = _quick(pairs)
+    return Pace(ratio, ratios[outside], ratios[-1 - outside], now, then)
+
+
+def _quick(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The ratio of the slowest times of the quickest eighths, and these times."""
+    place = len(pairs) // 8
+    now, then = (sorted(times)[place] for times in zip(*pairs, strict=True))
+    return now / then, now, then
 
 
 class Pacer:
@@ -140,26 +151,17 @@ class Pacer:
             return
         self._copies = {name: replace(entry, owner=owners[name]) for name, entry in entries.items()}
 
-    def paces(self, names: Iterable[str], budget: float = math.inf) -> dict[str, Pace]:
-        """How entry points compare with their copies: one after the other, and then again.
+    def paces(self, names: Iterable[str], budget: float = float("inf")) -> dict[str, Pace]:
+        """How entry points compare with their copies.
 
-        budget: seconds for each, after which fewer pairs than the least are enough if they show no
-            difference.
+        budget: seconds for each, after which fewer pairs of long calls than the least are enough if
+            they show no difference.
         """
-        paces: dict[str, Pace] = {}
-        known = [name for name in names if name in self._copies]
         try:
-            for index in range(ROUNDS):
-                for name in known:
-                    so_far = paces.get(name)
-                    if so_far is None:
-                        paces[name] = self._in_turn(name, budget)
-                    elif so_far.is_open(index):
-                        paces[name] = so_far.and_again(self._in_turn(name, budget))
+            return {name: self._in_turn(name, budget) for name in names if name in self._copies}
         except Exception as error:  # noqa: BLE001 - there may be no room for it, say
             self._forget(error)
             return {}
-        return paces
 
     def _forget(self, error: Exception) -> None:
         self._copies.clear()
@@ -192,7 +194,7 @@ class Pacer:
         def once() -> float:
             return timed_call(entry, call, self._model.wait)[0]
 
-        return several(once, least=2, most=MOST, seconds=SECONDS)
+        return several(once, least=2, most=LOOKS[0], seconds=PATIENCE / LOOKS[0])
 
     def _in_turn(self, name: str, budget: float) -> Pace:
         now, then, call = self._model.entry_point(name), self._copies[name], self._calls[name]
@@ -210,7 +212,7 @@ class Pacer:
         pairs: list[tuple[float, float]] = []
         is_warm, start = False, time.perf_counter()
         for pair in in_turn(seconds_now, seconds_as_loaded):
-            if not is_warm and sum(pair) * LEAST < SECONDS:
+            if not is_warm and not _is_long(pair):
                 is_warm = True  # the first of short calls does not count
                 continue
             is_warm = True
@@ -237,11 +239,16 @@ def one_after_the_other(then: Sequence[float], now: Sequence[float]) -> Pace:
     return Pace(after / before, low, high, after, before)
 
 
+def _is_long(pair: tuple[float, float]) -> bool:
+    return sum(pair) * LOOKS[0] > PATIENCE
+
+
 def _is_enough(pairs: Sequence[tuple[float, float]], seconds: float, budget: float) -> bool:
     """Whether more pairs would tell no more, or cost too much for what they would tell."""
     count, pace = len(pairs), pace_of(pairs)
-    if count >= MOST or seconds < SECONDS:
-        return count >= MOST
+    if not _is_long(pairs[0]):
+        is_clear = pace.is_sure or pace.high <= TIGHT * pace.low
+        return count >= LOOKS[-1] or seconds >= PATIENCE or (count in LOOKS and is_clear)
     if count >= LEAST or (count >= FEW and pace.is_large):
         return True
     return seconds >= budget and not pace.is_sure

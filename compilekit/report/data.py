@@ -19,7 +19,7 @@ class Data(BaseModel):
 class Measurement(Data):
     """One entry point in one state of the model.
 
-    seconds: the median time of one call.
+    seconds: the time of one call.
     change: relative L2 distance from the state before the step.
     error, cosine, max_abs: against the reference.
     compiled: whether compiled code ran.

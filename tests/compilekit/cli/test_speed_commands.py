@@ -51,7 +51,6 @@ def run(tmp_path, model, monkeypatch):
     (tmp_path / "machine.json").write_text(OLD)
     machine = ck.Machine.read(tmp_path / "machine.json")
     monkeypatch.setattr(sys.modules["compilekit.plan.advice"], "this_machine", lambda: machine)
-    monkeypatch.setattr(pace, "MOST", 3)
     monkeypatch.setattr(pace, "LEAST", 3)
     (tmp_path / "slow.py").write_text(SLOW)
 

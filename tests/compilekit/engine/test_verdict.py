@@ -70,7 +70,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     Net.clock, Net.calls = 0.0, 0
     monkeypatch.setattr(recording, "timed", timed)
     take_all_times(monkeypatch)
-    monkeypatch.setattr(pace, "SECONDS", 0.0)
     monkeypatch.setattr(verdict, "SHARE", 0.0)
     monkeypatch.setitem(gate.LEAST_SPEEDUP, "build", 1.0)
     monkeypatch.setattr("compilekit.engine.instruments.TIMING_SECONDS", 0.0)
