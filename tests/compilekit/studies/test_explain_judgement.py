@@ -10,8 +10,9 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from compilekit.engine.pace import Pace, Pacer, interval
+from compilekit.engine.pace import Pace, Pacer
 from compilekit.engine.recording import record
+from compilekit.measure.times import interval
 from compilekit.model import Model
 from compilekit.studies.explain import text
 from compilekit.studies.explain.data import ExplainedStep, Moved, Timing
