@@ -245,10 +245,14 @@ def _is_long(pair: tuple[float, float]) -> bool:
 
 def _is_enough(pairs: Sequence[tuple[float, float]], seconds: float, budget: float) -> bool:
     """Whether more pairs would tell no more, or cost too much for what they would tell."""
-    count, pace = len(pairs), pace_of(pairs)
+    count = len(pairs)
     if not _is_long(pairs[0]):
-        is_clear = pace.is_sure or pace.high <= TIGHT * pace.low
-        return count >= LOOKS[-1] or seconds >= PATIENCE or (count in LOOKS and is_clear)
+        is_over = count >= LOOKS[-1] or seconds >= PATIENCE
+        if is_over or count not in LOOKS:
+            return is_over
+        pace = pace_of(pairs)
+        return pace.is_sure or pace.high <= TIGHT * pace.low
+    pace = pace_of(pairs)
     if count >= LEAST or (count >= FEW and pace.is_large):
         return True
     return seconds >= budget and not pace.is_sure

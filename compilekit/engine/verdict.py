@@ -44,6 +44,8 @@ class Speeds:
             if measured.entry in by_name:
                 measured.seconds = by_name[measured.entry].seconds
         report.verdict = verdict_of(speeds, report, plan, not_in_turn=self._pacer.why_not)
+        if not speeds and self._pacer.why_not:
+            report.warnings.append(f"speed was not measured: {self._pacer.why_not}")
 
     def note_unsteady(self, report: Report, verify: Verify) -> None:
         """Warn if the model as loaded gives other outputs for the same call."""

@@ -124,6 +124,7 @@ class Explain:
                 self._run_shapes()
                 with self._progress.stage("final check"):
                     self.report.final = verify.final(again=True)
+                self._judge(verify, pacer)
                 if broken := broken_budgets(
                     self.plan.recipe.verify, self.report, self.plan.purpose
                 ):
@@ -133,9 +134,9 @@ class Explain:
             except NonFiniteError as error:
                 if len(self.report.steps) > len(self.seen):
                     self._see()
+                self._judge(verify, pacer)
                 self.problems.append(f"{error}; later steps are not explained")
             self.untimed = pacer.why_not
-            self._judge(verify, pacer)
             execution.guard_saving()
 
     def _judge(self, verify: Verify, pacer: Pacer) -> None:

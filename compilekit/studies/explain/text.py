@@ -43,7 +43,7 @@ def lines(findings: Findings) -> Iterator[str]:
             yield f"with {shape.shape} the sample does not run: {shape.error}"
     yield from (f"apply would stop at the end: {problem}" for problem in findings.problems)
     yield from (f"warning: {warning}" for warning in findings.report.warnings)
-    yield from (f"advice: {sentence}" for sentence in findings.report.advice)
+    yield from (f"advice: {advice}" for advice in findings.report.advice)
 
 
 def _meaning(step: ExplainedStep) -> str:

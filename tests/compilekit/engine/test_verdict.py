@@ -185,6 +185,23 @@ def test_a_model_that_cannot_be_copied_is_measured_before_and_after(apply, monke
     assert report.verdict.blame == "slow"
 
 
+def test_a_copy_that_does_not_run_is_told(apply, monkeypatch):
+    def broken(self, memo):
+        copied = Net()
+        copied.pause = "long"
+        return copied
+
+    monkeypatch.setattr(Net, "__deepcopy__", broken, raising=False)
+    report = apply(same="pass")
+    assert report.verdict is None
+    assert any(
+        warning.startswith(
+            "speed was not measured: a copy of the model does not run beside it (TypeError: "
+        )
+        for warning in report.warnings
+    )
+
+
 def test_min_speedup_stops_a_slow_result_and_names_the_step(apply):
     with pytest.raises(ck.errors.VerificationError) as raised:
         apply(slow="module.pause *= 2", verify="{min_speedup: 1.0}")
