@@ -54,7 +54,11 @@ def offloaded_weights(
             stored = getattr(hook, "weights_map", None) or {}
             for name, _ in (*part.named_parameters(), *part.named_buffers()):
                 read = functools.partial(stored.__getitem__, name) if name in stored else None
-                weights.setdefault(f"{path}.{name}".lstrip("."), (_device(device), read))
+                full = f"{path}.{name}".lstrip(".")
+                # The hook of a block moves it; that of a layer inside knows where a weight waits.
+                if full not in weights or read is not None:
+                    moved_to = weights.get(full, (_device(device), None))[0]
+                    weights[full] = (moved_to, read)
     return weights
 
 

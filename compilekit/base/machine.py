@@ -56,8 +56,14 @@ _LEVELS = {
 }
 """For each value of the variable, the extensions that it forbids."""
 
-VARIABLES = (LIMIT, "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that change how fast torch computes on a processor."""
+VARIABLES = (
+    LIMIT,
+    "ATEN_CPU_CAPABILITY",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+)
+"""Variables that change how fast torch computes, and on which GPUs."""
 
 VERSION = "compilekit_machine"
 
@@ -91,7 +97,7 @@ class Data(BaseModel):
 
 
 class Gpu(Data):
-    """One GPU: its name, its generation ("9.0" for NVIDIA's Hopper), and its memory in bytes."""
+    """One GPU: its name, its generation ("9.0", for example), and its memory in bytes."""
 
     name: str
     generation: Annotated[str, Field(pattern=r"^([0-9]+\.[0-9]+)?$")] = ""

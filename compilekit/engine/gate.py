@@ -60,6 +60,8 @@ def _too_slow(verify: Verify, report: Report, purpose: Purpose) -> Iterator[str]
     """The entry points that are surely not as fast as `min_speedup` asks for."""
     least = LEAST_SPEEDUP[purpose] if verify.min_speedup is None else verify.min_speedup
     speeds = [] if report.verdict is None else report.verdict.entries
+    if verify.min_speedup and not speeds:
+        yield "min_speedup is set, and speed could not be measured"
     compiled = [speed for speed in speeds if speed.compiled]
     # A recipe that compiles nothing, and sets a bound, means all that it was timed for.
     for speed in compiled or (speeds if verify.min_speedup is not None else []):

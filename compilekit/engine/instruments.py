@@ -7,15 +7,14 @@ process-global state is restored before anything is measured, so the numbers are
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import torch
 
 from compilekit.base.texts import summary
 from compilekit.base.words import Change
 from compilekit.engine.gate import check_step
-from compilekit.engine.recording import Call, Recording, timed_call
+from compilekit.engine.recording import Call, Recording, on_cpu, timed_call
 from compilekit.engine.reference import (
     Outputs,
     needs_reference,
@@ -31,7 +30,7 @@ from compilekit.measure.times import several, timed
 from compilekit.plan.order import gives, overlap
 from compilekit.plugin.steps import PlannedStep, StepResult
 from compilekit.report import Measurement, StateChange, StepReport
-from compilekit.subject.model import EntryPoint, Model, cuda_in_use, parameter_bytes
+from compilekit.subject.model import EntryPoint, Model, parameter_bytes
 
 TIMING_RUNS, TIMING_SECONDS = 15, 0.3
 """A call is timed at most so often, and for so long."""
@@ -131,11 +130,6 @@ class Memory(Instrument):
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def before(self, step: PlannedStep) -> None:
-        del step
-        if cuda_in_use():
-            torch.cuda.reset_peak_memory_stats()
-
     def after(self, step: PlannedStep, result: StepResult, row: StepReport) -> None:
         del step, result
         row.parameter_bytes = model_bytes(self._model)
@@ -227,7 +221,11 @@ class Verify(Instrument):
     def apart(self, name: str, again: Outputs) -> float:
         """How far the outputs of one call, run again on the model as loaded, are from the first."""
         middle = len(self._calls[name]) // 2
-        return _differences([again], self.loaded[name][middle : middle + 1], name).relative_l2
+        try:
+            found = _differences([again], self.loaded[name][middle : middle + 1], name)
+        except (NonFiniteError, StepError):
+            return math.inf
+        return found.relative_l2
 
     def _last(self, name: str) -> Measurement:
         """What was measured after the last step; it is the finished model's too."""
@@ -247,7 +245,7 @@ class Verify(Instrument):
                 seconds, output = answer or timed_call(entry, call, self._model.wait)
                 outputs.append(outputs_of(output))
                 if call.index in self._recording.answers:
-                    self._answer = output
+                    self._answer = on_cpu(output)
                 # Code may be compiled in the first call of each size.
                 if call is middle and (call.signature in warm or not self._is_cold(entry.name)):
                     times.append(seconds)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import random
 import statistics
 import time
+import types
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,8 +27,15 @@ from compilekit.engine.recording import Call, timed_call
 from compilekit.engine.reference import Outputs, outputs_of
 from compilekit.measure import state
 from compilekit.measure.times import in_turn, several
-from compilekit.report.verdict import MARGIN
-from compilekit.subject.model import EntryPoint, Model, parameter_bytes
+from compilekit.report.verdict import MARGIN, WIDEST
+from compilekit.subject.model import (
+    METHODS,
+    EntryPoint,
+    Layer,
+    Model,
+    cuda_in_use,
+    stored_bytes,
+)
 
 LEAST = 5
 """Pairs of long calls that show a small difference."""
@@ -59,9 +69,6 @@ ROOM = 1.1
 
 TIGHT = 1.1
 """An interval that is no wider than this factor shows that there is no difference to find."""
-
-WIDEST = 1.5
-"""An interval that is wider than this factor does not show that two times are the same."""
 
 
 @dataclass(frozen=True)
@@ -130,17 +137,20 @@ def _quick(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 class Pacer:
     """Holds a copy of entry points as they are now, and times others beside it.
 
+    working: the bytes that a run of the sample takes beyond the weights: they must stay free.
     why_not: why there is no copy, or no more; empty if there is one.
     """
 
-    def __init__(self, model: Model, calls: Mapping[str, Sequence[Call]]) -> None:
+    def __init__(self, model: Model, calls: Mapping[str, Sequence[Call]], working: int = 0) -> None:
         self._model = model
         self._calls = {name: calls[name][len(calls[name]) // 2] for name in calls}
         self._start = state.snapshot()
         self._copies: dict[str, EntryPoint] = {}
         self._given: dict[str, Any] = {}
         entries = {name: model.entry_point(name) for name in calls}
-        self.why_not = _no_room(entries.values())
+        owners_now = {id(entry.owner): entry.owner for entry in entries.values()}
+        modules = _outermost(owners_now.values())
+        self.why_not = _no_room(modules, working) or _not_its_own(modules)
         if self.why_not:
             return
         try:
@@ -159,11 +169,11 @@ class Pacer:
         """
         try:
             return {name: self._in_turn(name, budget) for name in names if name in self._copies}
-        except Exception as error:  # noqa: BLE001 - there may be no room for it, say
-            self._forget(error)
+        except (_CopyError, torch.OutOfMemoryError, MemoryError) as error:
+            self._forget(error.__cause__ or error)
             return {}
 
-    def _forget(self, error: Exception) -> None:
+    def _forget(self, error: BaseException) -> None:
         self._copies.clear()
         self._given.clear()
         self.why_not = f"a copy of the model does not run beside it ({_in_short(error)})"
@@ -206,8 +216,15 @@ class Pacer:
         def seconds_as_loaded() -> float:
             # Settings of the process are a step's work too: the copy runs without them.
             with self._as_loaded() if has_changed else contextlib.nullcontext():
-                seconds, self._given[name] = timed_call(then, call, self._model.wait)
+                try:
+                    seconds, self._given[name] = timed_call(then, call, self._model.wait)
+                except Exception as error:
+                    raise _CopyError from error
                 return seconds
+
+        if cuda_in_use():  # libraries choose kernels in a first call
+            seconds_now()
+            seconds_as_loaded()
 
         pairs: list[tuple[float, float]] = []
         is_warm, start = False, time.perf_counter()
@@ -258,19 +275,48 @@ def _is_enough(pairs: Sequence[tuple[float, float]], seconds: float, budget: flo
     return seconds >= budget and not pace.is_sure
 
 
-def _no_room(entries: Iterable[EntryPoint]) -> str:
-    """Why a copy of the entry points does not fit in memory; empty if it does."""
-    taken: dict[torch.device, int] = {}
-    owners = {id(entry.owner): entry.owner for entry in entries}
-    for module in _outermost(owners.values()):
-        devices = [tensor.device for tensor in (*module.parameters(), *module.buffers())]
-        device = devices[0] if devices else torch.device("cpu")
-        taken[device] = taken.get(device, 0) + parameter_bytes(module)
+def _no_room(modules: Iterable[nn.Module], working: int) -> str:
+    """Why a copy of modules does not fit in memory; empty if it does."""
+    taken = Counter[torch.device]()
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            # Weights that accelerate fetches wait in memory; a copy takes them along.
+            device = torch.device("cpu") if tensor.is_meta else tensor.device
+            taken[device] += stored_bytes(tensor)
     for device, count in taken.items():
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
-        if device.type in ("cpu", "cuda") and free is not None and ROOM * count > free:
-            return f"a copy of the model takes {size(count)}, and {size(free)} are free"
+        if device.type not in ("cpu", "cuda"):
+            continue
+        needed, free = int(ROOM * count) + working, _free_on(device)
+        if needed > free:
+            return f"a copy of the model, and a run, take {size(needed)}, and {size(free)} are free"
     return ""
+
+
+def _free_on(device: torch.device) -> int:
+    if device.type == "cpu":
+        return free_bytes()
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def _not_its_own(modules: Iterable[nn.Module]) -> str:
+    """Why a copy would run the original's weights: a function in place of a method stays the same.
+
+    What such a function has hold of is no part of the module, so it is not copied.
+    """
+    for module in modules:
+        for path, part in module.named_modules():
+            for method in METHODS:
+                if _holds_on(vars(part).get(method)):
+                    name = f"{path}.{method}".lstrip(".")
+                    return f"the model cannot be copied: {name} was replaced by another function"
+    return ""
+
+
+def _holds_on(function: object) -> bool:
+    while isinstance(function, Layer | functools.partial):
+        function = function.beneath if isinstance(function, Layer) else function.func
+    return isinstance(function, types.FunctionType) and bool(function.__closure__)
 
 
 def _outermost(modules: Iterable[nn.Module]) -> list[nn.Module]:
@@ -280,5 +326,9 @@ def _outermost(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [module for module in known if id(module) not in inside]
 
 
-def _in_short(error: Exception) -> str:
+class _CopyError(Exception):
+    """The copy of the model does not run; the cause says why."""
+
+
+def _in_short(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]

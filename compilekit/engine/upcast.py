@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compilekit.base.diffusers_internals import offloaded_weights, unhooked
+from compilekit.base.diffusers_internals import compute_dtype, offloaded_weights, unhooked
 from compilekit.base.nested import mapped
 from compilekit.base.torch_internals import (
     NO_TORCH_FUNCTION,
@@ -28,8 +28,8 @@ from compilekit.errors import ModelError
 
 AS_LOADED = "say `verify: {reference: as_loaded}` to compare with the model as it was loaded"
 
-LOW = (torch.float16, torch.bfloat16)
-"""The dtypes that the reference does not compute in."""
+PRECISE = (torch.float32, torch.float64)
+"""The dtypes that the reference computes in."""
 
 PLAIN = (torch.Tensor, nn.Parameter, nn.Buffer)
 
@@ -93,6 +93,8 @@ def upcast(module: nn.Module, name: str) -> Iterator[torch.device | None]:
 
     Gives the device that inputs must be moved to, if accelerate moves them otherwise.
     """
+    if any(compute_dtype(part) not in (None, *PRECISE) for part in module.modules()):
+        raise ModelError(f"{name} casts its weights for each call; {AS_LOADED}")
     moved = offloaded_weights(module)
     tensors: dict[int, torch.Tensor] = {}
     places: list[tuple[nn.Module, str, torch.Tensor]] = []
@@ -133,7 +135,8 @@ def _widened(
 
 
 def _is_low(tensor: torch.Tensor) -> bool:
-    return tensor.dtype in LOW or _is_quantised(tensor)
+    is_low = tensor.is_floating_point() and tensor.dtype not in PRECISE
+    return is_low or _is_quantised(tensor)
 
 
 def _is_quantised(tensor: torch.Tensor) -> bool:

@@ -20,11 +20,11 @@ SHARE = 0.5
 class Speeds:
     """Times the sample's calls before the steps and after them, in turn where that is possible."""
 
-    def __init__(self, model: Model, recording: Recording) -> None:
+    def __init__(self, model: Model, recording: Recording, working: int) -> None:
         # Calls inside of other recorded ones are timed with those.
-        self._counts = {name: count for name, count in recording.counts.items() if count}
-        calls = {name: recording.calls[name] for name in self._counts if name in recording.calls}
-        self._pacer = Pacer(model, calls)
+        self._counts = recording.counts
+        calls = {name: recording.calls[name] for name in self._counts}
+        self._pacer = Pacer(model, calls, working)
         self._before: dict[str, list[float]] = {}
         self._again: dict[str, Outputs] = {}
         for name in calls if self._pacer.why_not else ():

@@ -105,8 +105,15 @@ class Work:
     def choose(self) -> None:
         """Choose the largest size whose run is short enough, as far as that is known by now."""
         while (wanted := self._wanted()) > self.size:
+            before = self.size, self.best
             self.size, self.best = wanted, 0.0
-            self._run(times=3)
+            try:
+                self._run(times=3)
+            except torch.OutOfMemoryError:
+                if not before[0]:
+                    raise
+                self.size, self.best = before
+                self.sizes = [size for size in self.sizes if size <= self.size]
 
     def turn(self) -> None:
         """Run it for a while; the fastest run counts."""

@@ -31,7 +31,7 @@ def advice_on(
                 yield f"{step.key}: {sentence}"
         if purpose == "build" and count > 1 and _serves_one(step, host):
             yield (
-                f"{step.key}: with these options compiled code serves one size, and `shapes:` and "
+                f"{step.key} compiles for one size with these options, and `shapes:` and "
                 f"the sample have {count}: make a bundle for each, or change the options"
             )
 

@@ -10,6 +10,9 @@ from compilekit.report.data import Speed, Verdict
 MARGIN = 0.03
 """The same code on the same weights differs by this much, as they lie elsewhere in memory."""
 
+WIDEST = 1.5
+"""An interval that is wider than this factor does not show that two times are the same."""
+
 SAME = "no measurable difference"
 
 
@@ -30,6 +33,11 @@ def sentence(verdict: Verdict, error: str = "") -> str:
     times = f"{_seconds(verdict.seconds)} against {_seconds(verdict.seconds_as_loaded)}"
     between = f"{verdict.low:.2f}x to {verdict.high:.2f}x"
     how = kind(verdict)
+    is_wide = verdict.high > WIDEST * verdict.low and not verdict.not_in_turn
+    if how == "same" and is_wide:
+        return (
+            f"times vary too much to tell a difference from the model as loaded ({between}){error}"
+        )
     if how == "same":
         return f"{SAME} from the model as loaded ({between}){error}"
     if how == "faster":

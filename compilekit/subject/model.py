@@ -352,16 +352,17 @@ def cuda_in_use() -> bool:
 
 def parameter_bytes(module: nn.Module) -> int:
     """The bytes that a module's parameters and buffers take, quantised ones as stored."""
-    return sum(_stored(t) for t in [*module.parameters(), *module.buffers()])
+    return sum(stored_bytes(t) for t in [*module.parameters(), *module.buffers()])
 
 
-def _stored(tensor: torch.Tensor) -> int:
+def stored_bytes(tensor: torch.Tensor) -> int:
+    """The bytes that a tensor takes as it is stored."""
     # A quantised weight is one tensor outside and several inside.
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         return tensor.numel() * tensor.element_size()
     names, _ = flatten()
-    return sum(_stored(getattr(tensor, name)) for name in names)
+    return sum(stored_bytes(getattr(tensor, name)) for name in names)
 
 
 def float_dtype(module: nn.Module) -> torch.dtype | None:

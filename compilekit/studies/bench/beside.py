@@ -221,11 +221,11 @@ class _Aloud:
 def _started(stack: contextlib.ExitStack, order: Order, progress: Progress) -> Runner:
     """Start the process of a variant, and let it load and apply."""
     title = f"{order.name}: load" + (", apply and verify" if order.verified else "")
-    with progress.stage(title):
-        worker, request = stack.enter_context(
-            _process(order, lambda text: progress.say(title, text))
-        )
-        return Runner(order.name, worker.ask, worker.ask(request))
+    with progress.stage(title), contextlib.ExitStack() as own:
+        worker, request = own.enter_context(_process(order, lambda text: progress.say(title, text)))
+        runner = Runner(order.name, worker.ask, worker.ask(request))
+        stack.push(own.pop_all())  # one that failed is ended here
+        return runner
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ class Explain:
             with self._progress.stage("counting the calls of each entry point"):
                 self.used, self.seconds = usage(self.model, self._sample)
             verify = execution.verify(rest)
-            pacer = Pacer(self.model, execution.recording.calls)
+            pacer = Pacer(self.model, execution.recording.calls, execution.working_bytes())
             self.loaded = self._look(pacer, list(execution.recording.calls))
             try:
                 for step in rest:
@@ -141,6 +141,8 @@ class Explain:
 
     def _judge(self, verify: Verify, pacer: Pacer) -> None:
         """Say in the report whether the model is faster after the last step that was timed."""
+        if pacer.why_not:
+            return
         paces = dict(self.loaded.paces)
         for seen in self.seen:
             paces |= seen.state.paces if seen.state else {}

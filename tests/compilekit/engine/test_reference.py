@@ -179,3 +179,40 @@ def test_a_float32_model_needs_none():
     net = nn.Linear(4, 4)
     assert not needs_reference(net)
     assert needs_reference(net.to(torch.bfloat16))
+
+
+def test_weights_that_blocks_move_and_a_disk_holds_are_fetched(tmp_path):
+    from accelerate import dispatch_model
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+
+        def forward(self, x):
+            return self.two(self.one(x))
+
+    net = Two().to(torch.bfloat16).eval()
+    calls = recorded(net, torch.randn(2, 8, dtype=torch.bfloat16))
+    [[(_, expected)]] = whole(entry_of(net), calls)
+    dispatch_model(
+        net,
+        {"one": "cpu", "two": "disk"},
+        main_device="cpu",
+        offload_dir=str(tmp_path),
+        force_hooks=True,
+    )
+    assert net.two[0].weight.is_meta
+    [[(_, given)]] = reference_outputs(entry_of(net), calls)
+    assert torch.equal(given, expected)
+
+
+def test_weights_that_are_cast_for_each_call_have_no_reference():
+    from diffusers.hooks import apply_layerwise_casting
+
+    net = nn.Sequential(nn.Linear(8, 8))
+    apply_layerwise_casting(net, storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    assert needs_reference(net)
+    words = "^model casts its weights for each call; say `verify: {ref"
+    with pytest.raises(ModelError, match=words), upcast(net, "model"):
+        pass

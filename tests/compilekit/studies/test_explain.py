@@ -101,6 +101,7 @@ INPUTS = {"x": torch.linspace(-1, 1, 32).reshape(4, 8)}
 def _busy(monkeypatch):
     """On a machine that does other work too, equal times may differ by any factor."""
     take_all_times(monkeypatch)
+    monkeypatch.setattr("compilekit.report.verdict.WIDEST", math.inf)
     monkeypatch.setattr(pace, "WIDEST", math.inf)
 
 
@@ -153,6 +154,17 @@ def test_a_step_that_slows_the_model_down_is_named_with_the_ratio(explain):
     assert 3 < timing.ratio < 8
     assert timing.low < timing.ratio < timing.high
     assert f"  model: {timing.ratio:.2f}x slower (" in str(found)
+
+
+def test_a_model_below_its_least_speedup_is_told(explain):
+    found = explain(
+        "act{components=model, seconds=0.03}",
+        Net(0.005).eval(),
+        rest="verify: {min_speedup: 1.0}\n",
+    )
+    (problem,) = found.problems
+    assert "and min_speedup is 1. `act` is to blame" in problem
+    assert f"apply would stop at the end: {problem}" in str(found)
 
 
 def test_a_compiler_that_makes_the_model_slower_is_named_and_what_was_gained_before_is_not_lost(
