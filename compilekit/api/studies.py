@@ -223,12 +223,12 @@ def bench(
         return alone(ready_.job(source, inputs), batches, effort, stays)
     mine, plugins = ready_.plan.recipe, plugin_files(ready_.host)
 
-    def order(name: str, recipe: Recipe, *, verified: bool = True) -> Order:
-        return Order(name, JobElsewhere(recipe, source, inputs, plugins), batches, verified)
+    def order(name: str, recipe: Recipe) -> Order:
+        return Order(name, JobElsewhere(recipe, source, inputs, plugins), batches)
 
     one, notes = order(mine.name, mine), []
     if other is None:
-        rival = order(AS_LOADED, as_loaded(ready_.plan), verified=False)
+        rival = order(AS_LOADED, as_loaded(ready_.plan))
     else:
         other = adopted(other, mine)
         notes = different_samples(mine, other)

@@ -174,15 +174,23 @@ class Machine(Data):
             return None
         return rates["float32"] / rates[number]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether other programs ran while the rates were measured, so that they say nothing."""
+        return self._others >= BUSY
+
+    @property
+    def _others(self) -> float:
+        return max((rates.others for rates in self.rates.values()), default=0.0)
+
     def sentences(self) -> list[str]:
         """What is slow here and why, in words."""
         texts = (*map(self.why_slow, NUMBERS[1:]), self.too_many_threads())
         slow = [text for text in texts if text]
-        others = max((rates.others for rates in self.rates.values()), default=0.0)
-        if others >= BUSY:
+        if self.is_busy:
             slow.append(
-                f"other programs took {others:.0%} of the cores, so the rates are too low: run "
-                "`compilekit doctor` again when the machine is idle"
+                f"other programs took {self._others:.0%} of the cores, so the rates are too low: "
+                "run `compilekit doctor` again when the machine is idle"
             )
         return slow
 
@@ -204,12 +212,12 @@ class Machine(Data):
         if self.threads <= self.cores:
             return ""
         return (
-            f"torch computes with {self.threads} threads on {self.cores} cores, so they wait for "
+            f"torch computes with {self.threads} threads on {_cores(self.cores)}, so they wait for "
             f"each other: set OMP_NUM_THREADS={self.cores}"
         )
 
     def __str__(self) -> str:
-        title = f"{self.cpu}, {self.cores} cores, {size(self.memory)}"
+        title = f"{self.cpu}, {_cores(self.cores)}, {size(self.memory)}"
         lines = [
             title,
             *(f"{gpu.name} ({gpu.generation}), {size(gpu.memory)}" for gpu in self.gpus),
@@ -254,6 +262,10 @@ class Machine(Data):
             ) from error
 
 
+def _cores(count: int) -> str:
+    return f"{count} core{'s' * (count != 1)}"
+
+
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
@@ -287,7 +299,9 @@ def _asked_threads() -> int:
 
 def keep(machine: Machine) -> Path:
     """Keep what was measured on this machine."""
-    path = _kept(machine)
+    path, before = _kept(machine), this_machine()
+    if machine.is_busy and before.rates and not before.is_busy:
+        return path  # those that were measured on the idle machine stay
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

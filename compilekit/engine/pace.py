@@ -23,17 +23,18 @@ from torch import nn
 
 from compilekit.base.bytesize import size
 from compilekit.base.control_groups import free_bytes
+from compilekit.base.texts import summary
+from compilekit.base.torch_internals import compiled_call
 from compilekit.engine.recording import Call, timed_call
 from compilekit.engine.reference import Outputs, outputs_of
+from compilekit.errors import CompilekitError, StepError
 from compilekit.measure import state
 from compilekit.measure.times import in_turn, several
 from compilekit.report.verdict import MARGIN, WIDEST
 from compilekit.subject.model import (
-    METHODS,
     EntryPoint,
     Layer,
     Model,
-    cuda_in_use,
     stored_bytes,
 )
 
@@ -63,6 +64,9 @@ SHAKY, SHAKIEST = 1.1, 1.15
 
 DRIFT = 1.25
 """How much faster or slower a machine may be a minute later."""
+
+DEEPEST = 4
+"""How far a function's closures and their attributes are looked through for modules."""
 
 ROOM = 1.1
 """How much more memory than the copy takes must be free."""
@@ -156,10 +160,14 @@ class Pacer:
         try:
             # In one go: entry points may share a module, or lie inside each other.
             owners = copy.deepcopy({name: entry.owner for name, entry in entries.items()})
-        except Exception as error:  # noqa: BLE001 - a module of the user's own may raise anything
+            self.why_not = _shared(modules, owners.values())
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - modules may raise anything
             self.why_not = f"the model cannot be copied ({_in_short(error)})"
+        if self.why_not:
             return
         self._copies = {name: replace(entry, owner=owners[name]) for name, entry in entries.items()}
+        for name in entries:  # what does not run is known while there is another way
+            self.outputs(name)
 
     def paces(self, names: Iterable[str], budget: float = float("inf")) -> dict[str, Pace]:
         """How entry points compare with their copies.
@@ -187,7 +195,7 @@ class Pacer:
             try:
                 with self._as_loaded():
                     self._given[name] = timed_call(copied, self._calls[name], self._model.wait)[1]
-            except Exception as error:  # noqa: BLE001 - there may be no room for it, say
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - there may be no room for it
                 self._forget(error)
                 return None
         return outputs_of(self._given[name])
@@ -211,20 +219,21 @@ class Pacer:
         has_changed = bool(self._start.diff(state.snapshot()))
 
         def seconds_now() -> float:
-            return timed_call(now, call, self._model.wait)[0]
+            try:
+                return timed_call(now, call, self._model.wait)[0]
+            except (CompilekitError, torch.OutOfMemoryError, MemoryError):
+                raise
+            except (Exception, SystemExit) as error:
+                raise StepError(f"{name} no longer runs: {summary(error)}") from error
 
         def seconds_as_loaded() -> float:
             # Settings of the process are a step's work too: the copy runs without them.
             with self._as_loaded() if has_changed else contextlib.nullcontext():
                 try:
                     seconds, self._given[name] = timed_call(then, call, self._model.wait)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     raise _CopyError from error
                 return seconds
-
-        if cuda_in_use():  # libraries choose kernels in a first call
-            seconds_now()
-            seconds_as_loaded()
 
         pairs: list[tuple[float, float]] = []
         is_warm, start = False, time.perf_counter()
@@ -300,23 +309,51 @@ def _free_on(device: torch.device) -> int:
 
 
 def _not_its_own(modules: Iterable[nn.Module]) -> str:
-    """Why a copy would run the original's weights: a function in place of a method stays the same.
+    """Why a copy would not do what the original does; empty if it would.
 
-    What such a function has hold of is no part of the module, so it is not copied.
+    torch leaves compiled code out of copies. And a function is not copied: what it has hold of is
+    the original's.
     """
     for module in modules:
         for path, part in module.named_modules():
-            for method in METHODS:
-                if _holds_on(vars(part).get(method)):
-                    name = f"{path}.{method}".lstrip(".")
-                    return f"the model cannot be copied: {name} was replaced by another function"
+            if compiled_call(part) is not None:
+                return f"the model cannot be copied: {path or 'it'} is compiled in place"
+            for name, value in vars(part).items():
+                if _holds_on(value):
+                    where = f"{path}.{name}".lstrip(".")
+                    return f"the model cannot be copied: {where} is a function that knows it"
     return ""
 
 
 def _holds_on(function: object) -> bool:
+    """Whether it is a function that has hold of a module, which no copy of it changes."""
     while isinstance(function, Layer | functools.partial):
         function = function.beneath if isinstance(function, Layer) else function.func
-    return isinstance(function, types.FunctionType) and bool(function.__closure__)
+    return isinstance(function, types.FunctionType) and any(map(_reaches, _held(function)))
+
+
+def _held(function: types.FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is not filled yet
+            yield cell.cell_contents
+
+
+def _reaches(held: object, depth: int = DEEPEST) -> bool:
+    """Whether a module is this, or is within reach of it."""
+    held = getattr(held, "__self__", held)
+    if isinstance(held, nn.Module) or not depth or isinstance(held, type):
+        return isinstance(held, nn.Module)
+    inner = _held(held) if isinstance(held, types.FunctionType) else getattr(held, "__dict__", {})
+    values = inner.values() if isinstance(inner, Mapping) else inner
+    return any(_reaches(value, depth - 1) for value in values)
+
+
+def _shared(modules: Iterable[nn.Module], copies: Iterable[nn.Module]) -> str:
+    """Why copies are none; empty if they have nothing of the original's."""
+    known = {id(part) for module in modules for part in module.modules()}
+    if any(id(part) in known for copied in copies for part in copied.modules()):
+        return "the model cannot be copied: its copy has the same modules"
+    return ""
 
 
 def _outermost(modules: Iterable[nn.Module]) -> list[nn.Module]:

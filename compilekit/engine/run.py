@@ -123,8 +123,10 @@ class Execution:
             try:
                 for step in rest:
                     self.perform(step, [*self.instruments(), verify])
-            except VerificationError:
+            except VerificationError as error:
+                known = len(self.report.warnings)
                 speeds.note_unsteady(self.report, verify)
+                error.args = (". ".join([str(error), *self.report.warnings[known:]]),)
                 raise
             after = self.rerun(verify.answer())
             with self.stage("final check"):

@@ -220,7 +220,7 @@ class _Aloud:
 
 def _started(stack: contextlib.ExitStack, order: Order, progress: Progress) -> Runner:
     """Start the process of a variant, and let it load and apply."""
-    title = f"{order.name}: load" + (", apply and verify" if order.verified else "")
+    title = f"{order.name}: load, apply and verify"
     with progress.stage(title), contextlib.ExitStack() as own:
         worker, request = own.enter_context(_process(order, lambda text: progress.say(title, text)))
         runner = Runner(order.name, worker.ask, worker.ask(request))

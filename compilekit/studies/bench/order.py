@@ -23,10 +23,9 @@ class JobOrder(Protocol):
 class Order:
     """A recipe on a model, to be timed in these batches.
 
-    name: how messages name it. verified: whether its budgets must hold.
+    name: how messages name it.
     """
 
     name: str
     order: JobOrder
     batches: Sequence[int]
-    verified: bool = True

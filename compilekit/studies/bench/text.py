@@ -49,7 +49,7 @@ def _first_image(bench: Figures) -> str:
     told = bench.compiling
     compiling = "" if told is None else f" ({told:.3g} s of them to compile)"
     verifying = max(0.0, bench.setup - bench.steps)
-    verified = "" if bench.recipe == AS_LOADED else f"; verification took {verifying:.3g} s more"
+    verified = f"; verification took {verifying:.3g} s more"
     return (
         f"first {bench.unit.removesuffix('s')} after {bench.first_image:.3g} s: "
         f"{bench.load:.3g} s to load, {bench.steps:.3g} s for the steps{compiling}, "

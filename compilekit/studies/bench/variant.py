@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from compilekit.base.progress import Progress
-from compilekit.engine.instruments import KeepState
 from compilekit.engine.job import Job
 from compilekit.engine.run import Execution
 from compilekit.measure.memory import peak_bytes, reset_peak
@@ -29,7 +28,7 @@ NAP, AWAKE, NAPS = 0.01, 0.2, 50
 class Variant:
     """A job whose steps are applied, and then its sample in one batch after the other."""
 
-    def __init__(self, job: Job, batches: Sequence[int], *, verified: bool = True) -> None:
+    def __init__(self, job: Job, batches: Sequence[int]) -> None:
         self.by_prompts = job.model.is_pipeline and any(job.sample.get(name) for name in PROMPTS)
         if self.by_prompts or not job.model.is_pipeline:
             # A step that warms up for the recipe's sizes does so for these too.
@@ -39,15 +38,7 @@ class Variant:
         self.execution = Execution(job)
         self.model, self.sample = job.model, job.sample
         self.load = 0.0
-        self.setup, _ = timed(self.execution.run if verified else self._apply, self.model.wait)
-
-    def _apply(self) -> None:
-        """Perform the steps, and run the sample once, as a verified run has done by then."""
-        with self.execution.guarded():
-            for step in self.execution.plan.steps:
-                self.execution.perform(step, [KeepState()])
-            with self.execution.progress.stage("running the sample"):
-                self.execution.run_sample(self.sample)
+        self.setup, _ = timed(self.execution.run, self.model.wait)
 
     def about(self) -> dict[str, Any]:
         """What is known before anything is timed."""
@@ -99,7 +90,7 @@ def make(order: Order, say: Callable[[str], None]) -> Variant:
     say("loading the model")
     job = order.order.job(lambda _: start.append(time.perf_counter()))
     load = time.perf_counter() - start[0]
-    variant = Variant(replace(job, progress=_Told(say)), order.batches, verified=order.verified)
+    variant = Variant(replace(job, progress=_Told(say)), order.batches)
     variant.load = load
     return variant
 

@@ -106,6 +106,17 @@ def test_what_was_measured_is_kept_for_this_machine_and_this_software(monkeypatc
     assert this_machine().rates == {}
 
 
+def test_rates_of_a_busy_machine_do_not_replace_those_of_an_idle_one():
+    idle = this_machine().model_copy(update={"rates": rates(int8=5.0)})
+    others = {"cpu": idle.rates["cpu"].model_copy(update={"others": 0.5})}
+    busy = idle.model_copy(update={"rates": others})
+    keep(busy)
+    assert this_machine() == busy
+    keep(idle)
+    keep(busy)
+    assert this_machine() == idle
+
+
 @pytest.mark.parametrize("rows", [False, True])
 def test_facts_are_read_from_a_file_of_another_machine(tmp_path, rows):
     there = of(ZEN4, rates=rates(int8=400.0), gpus=(Gpu(name="H100", generation="9.0"),))

@@ -16,6 +16,7 @@ import compilekit as ck
 from compilekit.engine import gate, pace, recording, verdict
 from compilekit.engine.gate import broken_budgets
 from compilekit.engine.pace import Pace, Pacer, one_after_the_other, pace_of
+from compilekit.engine.recording import record
 from compilekit.model import Model
 from compilekit.recipe import Verify
 from compilekit.report import Report, Speed, Verdict
@@ -77,12 +78,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compilekit.engine.instruments.TIMING_SECONDS", 0.0)
 
 
+class Unsteady(Net):
+    """Counts its calls in what it gives."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return super().forward(x) + self.count
+
+
 @pytest.fixture
 def apply(tmp_path: Path, clock: None) -> Callable[..., Report]:
     """Apply steps that are written inline: `apply(slow="module.pause *= 3")`."""
 
     def _apply(
-        *, advice: dict[str, list[str]] | None = None, verify: str = "{}", **bodies: str
+        *,
+        advice: dict[str, list[str]] | None = None,
+        verify: str = "{}",
+        net: type[nn.Module] | None = None,
+        **bodies: str,
     ) -> Report:
         files = []
         for name, body in bodies.items():
@@ -97,7 +110,7 @@ def apply(tmp_path: Path, clock: None) -> Callable[..., Report]:
         )
         host = ck.load_host(plugins=files)
         inputs = {"x": torch.randn(2, 8)}
-        return ck.apply(recipe, Net(), inputs=inputs, host=host, progress=False).report
+        return ck.apply(recipe, (net or Net)(), inputs=inputs, host=host, progress=False).report
 
     return _apply
 
@@ -136,26 +149,26 @@ def test_the_table_shows_the_times_that_were_taken_in_turn(apply):
     )
 
 
-def test_a_step_that_costs_nothing_costs_four_calls(apply):
+def test_a_step_that_costs_nothing_costs_five_calls(apply):
     apply(same="pass")
-    # The record, one after the step, and a pair in turn.
-    assert Net.calls == 4
+    # The record, the copy's first, one after the step, and a pair in turn.
+    assert Net.calls == 5
 
 
 def test_a_small_difference_takes_more_pairs(apply):
     apply(slow="module.pause *= 1.2")
-    assert Net.calls == 2 + 2 * pace.LEAST
+    assert Net.calls == 3 + 2 * pace.LEAST
 
 
 def test_a_difference_that_one_pair_does_not_show_takes_more_where_that_costs_little(
     apply, monkeypatch
 ):
     assert "no measurable difference" in str(apply(slow="module.pause *= 1.1"))
-    assert Net.calls == 4
+    assert Net.calls == 5
     monkeypatch.setattr(verdict, "SHARE", 1e9)
     Net.calls = 0
     assert str(apply(slow="module.pause *= 1.1")).startswith("1.10x SLOWER")
-    assert Net.calls == 2 + 2 * pace.LEAST
+    assert Net.calls == 3 + 2 * pace.LEAST
 
 
 def test_without_room_for_a_copy_it_is_measured_before_and_after(apply, monkeypatch):
@@ -193,13 +206,33 @@ def test_a_copy_that_does_not_run_is_told(apply, monkeypatch):
 
     monkeypatch.setattr(Net, "__deepcopy__", broken, raising=False)
     report = apply(same="pass")
+    assert "before and after, not in turn: a copy of the model does not run" in str(report)
+    assert report.verdict is not None
+    assert report.verdict.not_in_turn.startswith("a copy of the model does not run beside it (T")
+
+
+def test_a_copy_for_which_there_is_no_room_any_more_is_told(apply, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("all 80 GB are taken")
+
+    monkeypatch.setattr(pace, "in_turn", full)
+    report = apply(same="pass")
     assert report.verdict is None
-    assert any(
-        warning.startswith(
-            "speed was not measured: a copy of the model does not run beside it (TypeError: "
-        )
-        for warning in report.warnings
-    )
+    said = "speed was not measured: a copy of the model does not run beside it (OutOfMemoryError: "
+    assert any(warning.startswith(said) for warning in report.warnings)
+
+
+def test_a_failure_of_the_finished_model_is_no_fault_of_the_copy(apply):
+    hook = "lambda module, *_: module.left.clear() if module.left.pop() else 0"
+    with pytest.raises(ck.StepError, match=r"^model no longer runs: IndexError: pop from empty"):
+        apply(same=f"module.left = [1]; module.register_forward_hook({hook})")
+
+
+def test_a_model_that_answers_otherwise_each_time_is_named_in_the_error(apply):
+    with pytest.raises(
+        ck.VerificationError, match=r"set `budget:` on the step\. model gives other"
+    ):
+        apply(same="pass", net=Unsteady)
 
 
 def test_min_speedup_stops_a_slow_result_and_names_the_step(apply):
@@ -286,7 +319,7 @@ def test_what_differs_for_sure():
 def _patched(module):
     """As users do: what was there is called from a function around it."""
     old = module.forward
-    module.forward = lambda *args: old(*args)  # noqa: PLW0108 - a function that holds on to it
+    module.forward = lambda input: old(input)  # noqa: A006, PLW0108
     return module
 
 
@@ -298,25 +331,76 @@ def _hooked(module):
     return module
 
 
-@pytest.mark.parametrize("wrap", [_patched, _hooked])
-def test_a_copy_that_would_run_the_weights_of_the_original_is_not_made(wrap):
-    net = wrap(nn.Linear(4, 4).eval())
-    found = Pacer(Model(net, {"input": torch.ones(1, 4)}), {"model": ["a call"]})
-    assert found.why_not == "the model cannot be copied: forward was replaced by another function"
+def _closed(module):
+    """A function of the user's own, which is no method."""
+    module.helper = lambda x: module(x) + 1
+    return module
 
 
-def test_a_bound_method_in_place_of_another_is_copied():
+def _compiled(module):
+    module.compile()
+    return module
+
+
+def _itself(module):
+    module.__deepcopy__ = lambda memo: module
+    return module
+
+
+@pytest.mark.parametrize(
+    ("wrap", "why"),
+    [
+        (_patched, "forward is a function that knows it"),
+        (_hooked, "forward is a function that knows it"),
+        (_closed, "helper is a function that knows it"),
+        (_compiled, "it is compiled in place"),
+        (_itself, "__deepcopy__ is a function that knows it"),
+    ],
+)
+def test_a_copy_that_would_run_the_weights_of_the_original_is_not_made(wrap, why):
+    assert pacer(wrap(nn.Linear(4, 4).eval())).why_not == f"the model cannot be copied: {why}"
+
+
+def test_a_copy_that_has_the_modules_of_the_original_is_none():
+    class Shares(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    why = "the model cannot be copied: its copy has the same modules"
+    assert pacer(Shares(4, 4).eval()).why_not == why
+
+
+def test_a_copy_that_does_not_run_is_known_before_the_steps():
+    class Once(nn.Linear):
+        def __deepcopy__(self, memo):
+            copied = Once(3, 3)
+            copied.eval()
+            return copied
+
+    assert "a copy of the model does not run beside it" in pacer(Once(4, 4).eval()).why_not
+
+
+def test_functions_that_know_no_module_do_not_matter():
     net = nn.Sequential(nn.Linear(4, 4)).eval()
     net.forward = net[0].forward
-    assert Pacer(Model(net, {"input": torch.ones(1, 4)}), {"model": ["a call"]}).why_not == ""
+    scale = 2.0
+    net.helper = lambda x: x * scale
+    assert pacer(net).why_not == ""
+
+
+def pacer(net, **more):
+    model = Model(net, {"input": torch.ones(1, 4)})
+    calls, _ = record([model.entry_point("model")], lambda: model.run({}, 0), small_stay=False)
+    return Pacer(model, calls.calls, **more)
 
 
 def test_what_a_run_takes_must_stay_free_beside_the_copy(monkeypatch):
     monkeypatch.setattr("compilekit.engine.pace.free_bytes", lambda: 1000)
-    model = Model(nn.Linear(4, 4).eval(), {"input": torch.ones(1, 4)})
-    assert Pacer(model, {"model": ["a call"]}).why_not == ""
-    why = Pacer(model, {"model": ["a call"]}, working=950).why_not
-    assert why == "a copy of the model, and a run, take 1.04 KB, and 1 KB are free"
+    assert pacer(nn.Linear(4, 4).eval()).why_not == ""
+    assert (
+        pacer(nn.Linear(4, 4).eval(), working=950).why_not
+        == "a copy of the model, and a run, take 1.04 KB, and 1 KB are free"
+    )
 
 
 def test_a_bound_that_could_not_be_checked_is_broken():
