@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -64,6 +65,21 @@ class Comparison:
             return "untold"
         is_close = self.pace.low > 1 / (1 + CLOSE) and self.pace.high < 1 + CLOSE
         return "untold" if self.pace.verdict == "noise" and not is_close else self.pace.verdict
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it shows a difference, but none that no two equal processes have."""
+        is_near = 1 / (1 + CLOSE) < self.pace.ratio < 1 + CLOSE
+        return is_near and self.verdict in ("faster", "slower")
+
+    def with_(self, again: Comparison) -> Comparison:
+        """The same with what was measured in other processes: the interval holds both."""
+        one, other = self.pace, again.pace
+        ratio = math.sqrt(one.ratio * other.ratio)
+        pace = replace(
+            one, ratio=ratio, low=min(one.low, other.low), high=max(one.high, other.high)
+        )
+        return Comparison(self.batch, self.pairs + again.pairs, pace)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""

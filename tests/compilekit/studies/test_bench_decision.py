@@ -8,9 +8,12 @@ import random
 import pytest
 
 import compilekit as ck
+from compilekit.base.progress import Progress
 from compilekit.engine.pace import Pace
+from compilekit.studies.bench import beside
 from compilekit.studies.bench.beside import Effort, Runner, in_turn, pace_of
 from compilekit.studies.bench.data import Comparison
+from compilekit.studies.bench.result import Bench
 from compilekit.studies.bench.run import adopted, as_loaded, different_samples
 from compilekit.studies.bench.slowdown import share_of
 from compilekit.studies.bench.text import too_slow, verdict
@@ -55,6 +58,38 @@ def test_nine_of_ten_verdicts_are_right(ratio, said, noise):
 def test_a_clear_difference_needs_few_pairs_and_a_small_one_more():
     assert compared(2.0, 0.01, 0).pairs == 5
     assert compared(1.1, 0.05, 0).pairs > 5
+
+
+def comparison(ratio, low, high):
+    return Comparison(1, 20, Pace(ratio, low, high))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ((1.06, 1.03, 1.08), (1.0, 0.97, 1.03), "noise"),
+        ((1.06, 1.03, 1.08), (0.94, 0.92, 0.97), "noise"),
+        ((1.06, 1.03, 1.08), (1.08, 1.05, 1.1), "slower"),
+        ((0.93, 0.91, 0.96), (0.95, 0.93, 0.96), "faster"),
+    ],
+)
+def test_a_small_difference_must_be_there_in_other_processes_too(first, second, said, monkeypatch):
+    found = iter([comparison(*first), comparison(*second)])
+
+    def compared(*_, **__):
+        return Bench("new", "cpu", [ROW], setup=1.0, runs=5, comparisons=[next(found)])
+
+    monkeypatch.setattr(beside, "_compared", compared)
+    result = beside.compare(None, None, Effort(5, 60), Progress(enabled=False))
+    assert [c.verdict for c in result.comparisons] == [said]
+    assert result.comparisons[0].pairs == 40
+
+
+def test_a_large_difference_is_not_measured_again(monkeypatch):
+    found = Bench("a", "cpu", [ROW], setup=1.0, runs=5, comparisons=[comparison(1.2, 1.18, 1.22)])
+    answers = iter([found])
+    monkeypatch.setattr(beside, "_compared", lambda *_, **__: next(answers))
+    assert beside.compare(None, None, Effort(5, 60), Progress(enabled=False)) is found
 
 
 def test_a_limit_is_told_from_what_is_beyond_it():
