@@ -13,7 +13,7 @@ from compilekit.report import Report, Speed, StepReport, Verdict
 from compilekit.report.verdict import MARGIN, kind
 from compilekit.subject.model import Model
 
-SHARE = 0.4
+SHARE = 0.25
 """The share of the time of all that came before that may go into telling a small difference."""
 
 
