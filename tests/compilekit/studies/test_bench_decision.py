@@ -86,7 +86,7 @@ def test_a_small_difference_must_be_there_in_other_processes_too(first, second, 
 
 
 def test_a_large_difference_is_not_measured_again(monkeypatch):
-    found = Bench("a", "cpu", [ROW], setup=1.0, runs=5, comparisons=[comparison(1.2, 1.18, 1.22)])
+    found = Bench("a", "cpu", [ROW], setup=1.0, runs=5, comparisons=[comparison(1.3, 1.28, 1.32)])
     answers = iter([found])
     monkeypatch.setattr(beside, "_compared", lambda *_, **__: next(answers))
     assert beside.compare(None, None, Effort(5, 60), Progress(enabled=False)) is found
