@@ -21,6 +21,7 @@ from compilekit.api import (
     preflight,
     replay,
 )
+from compilekit.base.component import ComponentFacts
 from compilekit.base.machine import Machine
 from compilekit.base.words import Range
 from compilekit.bundle.loaded import Built, Loaded
@@ -95,6 +96,7 @@ __all__ = [
     "BundleError",
     "ClaimError",
     "CompilekitError",
+    "ComponentFacts",
     "Effects",
     "Explanation",
     "ExportContext",

@@ -64,8 +64,8 @@ class Plan:
         return whole.whole_of(self.steps) if self.purpose == "build" else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The canonical form: defaults filled in, without positions and comments."""
-        recipe = self.recipe.model_dump(mode="json", exclude={"steps"})
+        """The canonical form: defaults filled in, without positions, comments and `tuned:`."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"steps", "tuned"})
         steps = [
             {
                 step.name: {

@@ -11,7 +11,7 @@ from compilekit.base.words import DEVICES
 from compilekit.plugin.steps import Part, StepDescription, StepResult, Whole
 
 RESERVED = {"components", "allow_no_match", "budget"}
-FUNCTIONS = ("check", "advice", "judge", "sizes", "reads", "prepare", "move", "wait")
+FUNCTIONS = ("check", "advice", "candidates", "judge", "sizes", "reads", "prepare", "move", "wait")
 
 
 def shown(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from compilekit.base.component import ComponentFacts
 from compilekit.base.machine import Machine
 from compilekit.base.words import Change, Device, Purpose, Severity, Sizes
 
@@ -91,6 +92,10 @@ class StepDescription:
     advice: returns sentences for people about these options on a device of a machine: what will be
         slow there, and why. It is called with the options, the device and a `Machine`, and must be
         as light as `check`. Advice stops nothing.
+    candidates: returns the options with which the step may make a component faster, each as a
+        recipe writes them, for `compilekit tune`: the cheapest to try first. It is called with
+        `ComponentFacts`, the device and a `Machine`. If it is left out, `tune` tries the step only
+        where a recipe's `choices` name it.
     judge: how bad a difference of the fingerprint is for the step's parts. It is called with the
         field's name, its value when the part was built, and its value here. If it is left out or
         returns None, compilekit decides.
@@ -125,6 +130,9 @@ class StepDescription:
     sizes: Callable[[Any], Sizes] | None = None
     check: Callable[[Any, Device, Purpose], Iterable[str]] | None = None
     advice: Callable[[Any, Device, Machine], Iterable[str]] | None = None
+    candidates: Callable[[ComponentFacts, Device, Machine], Iterable[Mapping[str, Any]]] | None = (
+        None
+    )
     judge: Callable[[str, str, str], Severity | None] | None = None
     reads: Callable[[Any], Iterable[str]] | None = None
     whole: Whole | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from compilekit.recipe.draft import Draft
 from compilekit.recipe.library import read
-from compilekit.recipe.parts import ModelSource, StepEntry, Target, TensorSpec, Verify
+from compilekit.recipe.parts import ModelSource, StepEntry, Target, TensorSpec, Tuned, Verify
 from compilekit.recipe.recipe import Recipe, check
 from compilekit.recipe.source import Document
 
@@ -20,6 +20,7 @@ __all__ = [
     "StepEntry",
     "Target",
     "TensorSpec",
+    "Tuned",
     "Verify",
     "check",
     "read",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from compilekit.base.texts import printable
 from compilekit.base.words import DEVICES, Device
 from compilekit.errors import Problem
+from compilekit.recipe.choices import refusals
 from compilekit.recipe.messages import shown, validated
 from compilekit.recipe.nodes import KeyPath, dotted
 from compilekit.recipe.parts import RESERVED, StepEntry, components_in
@@ -84,6 +85,8 @@ class _Step:
 
     def read(self, item: Any) -> tuple[StepEntry | None, list[Problem]]:
         path: KeyPath = ("steps", self.index)
+        if problems := refusals(self.document, item, path):
+            return None, problems
         if isinstance(item, str) and item:
             return self.entry(item, {})
         if isinstance(item, dict) and len(item) == 1 and "" not in item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compilekit.base.texts import printable
@@ -64,20 +64,30 @@ def step_data(step: StepEntry) -> str | dict[str, Any]:
     return {step.plugin: body} if body else step.plugin
 
 
-def recipe_to_yaml(recipe: RecipeData) -> str:
-    """A whole recipe: sections on lines of their own, what is in them in flow style."""
+def recipe_to_yaml(
+    recipe: RecipeData, title: Iterable[str] = (), comments: Mapping[int, str] | None = None
+) -> str:
+    """A whole recipe: sections on lines of their own, what is in them in flow style.
+
+    title: lines of comment above it all. comments: a line above a step, by its place.
+    """
     data = recipe.model_dump(exclude_defaults=True, exclude={"steps"})
-    lines = [f"compilekit: {recipe.compilekit}", f"name: {flow(recipe.name)}"]
+    lines = [f"# {printable(line)}".rstrip() for line in title]
+    lines += [f"compilekit: {recipe.compilekit}", f"name: {flow(recipe.name)}"]
     if recipe.steps:
         data["steps"] = [step_data(step) for step in recipe.steps]
-    for key in ("description", "target", "model", "sample", "steps", "verify", "shapes"):
+    for key in ("description", "target", "model", "sample", "steps", "verify", "shapes", "tuned"):
         if key not in data:
             continue
         value = data[key]
-        if key in ("model", "sample") and value:
+        if key in ("model", "sample", "tuned") and value:
             lines += [f"{key}:", *(f"  {_key(inner)}: {flow(value[inner])}" for inner in value)]
         elif key in ("steps", "shapes"):
-            lines += [f"{key}:", *(f"  - {_item(item)}" for item in value)]
+            lines.append(f"{key}:")
+            for index, item in enumerate(value):
+                if key == "steps" and (comment := (comments or {}).get(index)):
+                    lines.append(f"  # {printable(comment)}")
+                lines.append(f"  - {_item(item)}")
         else:
             lines.append(f"{key}: {flow(value)}")
     return "\n".join([*lines, ""])

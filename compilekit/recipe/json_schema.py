@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from compilekit.recipe.choices import KEY as CHOICES
 from compilekit.recipe.parts import COMPONENT, RESERVED, StepEntry
 from compilekit.recipe.recipe import Recipe
 
@@ -35,7 +36,11 @@ def recipe_schema(
         steps.append(step)
         if not definitions[f"step.{name}"].get("required"):
             bare.append(name)
-    properties["steps"]["items"] = {"oneOf": [{"enum": bare}, *steps] if bare else steps}
+    one = {"oneOf": [{"enum": bare}, *steps] if bare else steps}
+    definitions["step"] = one
+    step = {"$ref": "#/$defs/step"}
+    several = _choices({"anyOf": [step, {"type": "null"}]}, "One of these steps; null: none.")
+    properties["steps"]["items"] = {"anyOf": [step, several]}
     required = schema.pop("required")
     del schema["title"]
     return {
@@ -57,7 +62,11 @@ def _step(
     inner = {f"step.{name}.{key}": value for key, value in body.pop("$defs", {}).items()}
     if "$ref" in body:  # a model that holds itself is a reference to its own definition
         body = dict(inner[f"step.{name}.{body['$ref'].rsplit('/', 1)[-1]}"])
-    body["properties"] = {**body.get("properties", {}), **_reserved()}
+    options = {
+        key: {"anyOf": [value, _choices(value, "One of these values.")]}
+        for key, value in body.get("properties", {}).items()
+    }
+    body["properties"] = {**options, **_reserved()}
     body["title"] = name
     if line:
         body["description"] = line
@@ -72,6 +81,17 @@ def _step(
         "additionalProperties": False,
     }
     return ({**step, "description": line} if line else step), definitions
+
+
+def _choices(item: dict[str, Any], line: str) -> dict[str, Any]:
+    """A list of which `compilekit tune` takes one."""
+    return {
+        "type": "object",
+        "properties": {CHOICES: {"type": "array", "items": item, "minItems": 1}},
+        "required": [CHOICES],
+        "additionalProperties": False,
+        "description": f"{line} For `compilekit tune`.",
+    }
 
 
 def _reserved() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from compilekit.base.machine import Number
 from compilekit.base.words import Device
 from compilekit.recipe.messages import shown
 
@@ -145,6 +146,21 @@ class Verify(_Part):
     )
     reference: Literal["float32", "as_loaded"] = Field(
         default="float32", description="What errors are measured against."
+    )
+
+
+class Tuned(_Part):
+    """Where `tune` found a recipe to be the fastest. It changes nothing; a plan compares it."""
+
+    cpu: str = Field(description="The name of the processor.")
+    cores: int = Field(ge=1, description="How many of its cores could be used.")
+    numbers: tuple[Number, ...] = Field(
+        default=(), description="The numbers that it has instructions for, besides float32."
+    )
+    gpus: tuple[str, ...] = Field(default=(), description="The names of its GPUs.")
+    speedup: Ratio = Field(default=1.0, description="How many times faster than as loaded it was.")
+    versions: dict[str, str] = Field(
+        default_factory=dict, description="The versions of the libraries there."
     )
 
 

@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 
 from compilekit.errors import Location
 from compilekit.recipe.messages import shown
-from compilekit.recipe.parts import ModelSource, Name, Size, StepEntry, Target, Text, Verify, fault
+from compilekit.recipe.parts import (
+    ModelSource,
+    Name,
+    Size,
+    StepEntry,
+    Target,
+    Text,
+    Tuned,
+    Verify,
+    fault,
+)
 from compilekit.recipe.source import Document
 
 FORMAT = 1
@@ -40,6 +50,9 @@ class RecipeData(BaseModel):
     )
     shapes: tuple[Annotated[dict[Text, Size], Field(min_length=1)], ...] = Field(
         default=(), description="The sizes that a bundle must cover."
+    )
+    tuned: Tuned | None = Field(
+        default=None, description="Where `tune` found it to be the fastest."
     )
     _document: Document | None = PrivateAttr(default=None)
 

@@ -29,6 +29,7 @@ def describe() -> ck.StepDescription:
         effects=lambda options, device: ck.effects(  # noqa: ARG005
             "layout", gives=["channels_last"], conflicts=["offloaded"]
         ),
+        candidates=lambda component, *_: [{}] if component.layers.get("Conv2d") else [],
         budget=1e-4,
     )
 

@@ -47,8 +47,14 @@ def describe() -> ck.StepDescription:
             # Fusing puts processors of its own in the place of those that slice.
             conflicts=["fused_qkv", "lora_layers", "quantised_weights", "sliced_attention"],
         ),
+        candidates=lambda component, *_: [{}] if _has_attention(component) else [],
         budget=1e-4,
     )
+
+
+def _has_attention(component: ck.ComponentFacts) -> bool:
+    """Whether a layer is an attention as diffusers has them."""
+    return any("Attention" in kind for kind in component.layers)
 
 
 @ck.hookimpl

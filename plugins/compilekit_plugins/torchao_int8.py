@@ -7,7 +7,7 @@ with it there is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from compilekit_plugins.torchao import CUDA_ROWS, Torchao, advice_on, effects_of
 
 if TYPE_CHECKING:
     from compilekit.model import Model
+    from compilekit.steps import Device
 
 
 class TorchaoInt8(ck.Options):
@@ -37,6 +38,16 @@ def _spelt_out(options: TorchaoInt8) -> Torchao:
     return Torchao(config="int8_dynamic", **options.model_dump())
 
 
+def _candidates(
+    component: ck.ComponentFacts, device: Device, machine: ck.Machine
+) -> list[dict[str, Any]]:
+    """Its defaults, where the device multiplies int8 and some layer is wide enough."""
+    least = TorchaoInt8().min_features
+    is_wide = any(min(widths) >= least for widths in component.linears)
+    is_fast = device != "cpu" or (machine.computes("int8") and not machine.why_slow("int8"))
+    return [{}] if is_wide and is_fast else []
+
+
 @ck.hookimpl
 def describe() -> ck.StepDescription:
     """Say what the step is."""
@@ -45,6 +56,7 @@ def describe() -> ck.StepDescription:
         options=TorchaoInt8,
         effects=lambda options, device: effects_of(_spelt_out(options), device),
         advice=lambda options, *where: advice_on(_spelt_out(options), *where),
+        candidates=_candidates,
         targets=frozenset({"cpu", "cuda"}),
         packages=("torchao",),
         extra="compilekit[torchao]",

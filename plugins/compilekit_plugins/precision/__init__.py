@@ -75,6 +75,19 @@ def _advice(options: Precision, device: Device, machine: ck.Machine) -> Iterable
                 yield f"{gpu.name} has no instructions for bfloat16: float16 is faster there"
 
 
+def _candidates(
+    component: ck.ComponentFacts, device: Device, machine: ck.Machine
+) -> Iterable[dict[str, str]]:
+    """Smaller numbers, where the device computes with them."""
+    if device == "cpu":
+        fast = [
+            n for n in ("bfloat16", "float16") if machine.computes(n) and not machine.why_slow(n)
+        ]
+    else:
+        fast = ["bfloat16", "float16"]
+    return [{"dtype": dtype} for dtype in fast if dtype != component.dtype]
+
+
 @ck.hookimpl
 def describe() -> ck.StepDescription:
     """Say what the step is."""
@@ -84,6 +97,7 @@ def describe() -> ck.StepDescription:
         effects=_effects,
         check=_check,
         advice=_advice,
+        candidates=_candidates,
         components="optional",
         budget=0.1,
     )

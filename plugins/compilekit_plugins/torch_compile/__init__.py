@@ -101,6 +101,24 @@ def _advice(options: TorchCompile, device: Device, machine: ck.Machine) -> Itera
         yield f'mode "{options.mode}" tries kernels of GPUs: on a CPU it only compiles for longer'
 
 
+FEW = 4
+"""Fewer blocks than this share too little code for regions to pay."""
+
+
+def _candidates(
+    component: ck.ComponentFacts, device: Device, machine: ck.Machine
+) -> Iterable[dict[str, str]]:
+    """By block where there are many, whole, and what brings more on a kind of device."""
+    del machine
+    if component.repeated >= FEW:
+        yield {"regions": "auto"}
+    if device == "cpu" and component.sizes == 1:
+        yield {"weights": "packed"}
+    yield {}
+    if device == "cuda":
+        yield {"mode": "max-autotune"}
+
+
 def _sizes(options: TorchCompile) -> Sizes:
     if options.weights == "packed":
         return "one"
@@ -116,6 +134,7 @@ def describe() -> ck.StepDescription:
         effects=_effects,
         check=_check,
         advice=_advice,
+        candidates=_candidates,
         targets=frozenset({"cpu", "cuda", "mps", "xpu", "hpu"}),
         budget=1e-3,
         exports=True,

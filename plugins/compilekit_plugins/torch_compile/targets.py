@@ -9,13 +9,11 @@ from torch import nn
 
 import compilekit as ck
 from compilekit_plugins.diffusers_internals import repeated_blocks
+from compilekit_plugins.torch_compile import FEW
 
 if TYPE_CHECKING:
     from compilekit.model import Model
     from compilekit_plugins.torch_compile.compiler import Compiler
-
-FEW = 4
-"""Fewer blocks than this share too little code for regions to pay."""
 
 
 def whole(model: Model, name: str, compiler: Compiler) -> list[str]:

@@ -25,6 +25,9 @@ DYNAMIC: tuple[Config, ...] = ("int8_dynamic", "float8_dynamic")
 CUDA_ROWS = 16
 """The int8 matrix product of CUDA wants more rows than this; with fewer, nothing is gained."""
 
+LEAST_FEATURES = 64
+"""Layers that are narrower gain nothing."""
+
 CPU_GROUPS = (32, 64, 128)
 """The group sizes that int4 products on a CPU know."""
 
@@ -48,7 +51,7 @@ class Torchao(ck.Options):
     config: Config
     group_size: Literal[32, 64, 128, 256] | None = None
     granularity: Literal["per_tensor", "per_row"] | None = None
-    min_features: int = Field(default=64, ge=1)
+    min_features: int = Field(default=LEAST_FEATURES, ge=1)
     min_rows: int | None = Field(default=None, ge=1)
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -105,6 +108,17 @@ def advice_on(options: Torchao, device: Device, machine: ck.Machine) -> Iterable
                 yield f"{gpu.name} has no float8 product: int8_dynamic is faster there"
 
 
+def _candidates(
+    component: ck.ComponentFacts, device: Device, machine: ck.Machine
+) -> list[dict[str, str]]:
+    """Float8, where every GPU multiplies it and some layer is wide enough."""
+    is_wide = any(min(widths) >= LEAST_FEATURES for widths in component.linears)
+    has_float8 = bool(machine.gpus) and not any(gpu.before("8.9") for gpu in machine.gpus)
+    if device != "cuda" or not is_wide or not has_float8:
+        return []
+    return [{"config": "float8_dynamic", "granularity": "per_row"}]
+
+
 @ck.hookimpl
 def describe() -> ck.StepDescription:
     """Say what the step is."""
@@ -114,6 +128,7 @@ def describe() -> ck.StepDescription:
         effects=effects_of,
         check=_check,
         advice=advice_on,
+        candidates=_candidates,
         targets=frozenset({"cpu", "cuda"}),
         packages=("torchao",),
         extra="compilekit[torchao]",
