@@ -20,6 +20,7 @@ from compilekit.api import (
     machine,
     preflight,
     replay,
+    tune,
 )
 from compilekit.base.component import ComponentFacts
 from compilekit.base.machine import Machine
@@ -75,6 +76,8 @@ from compilekit.studies.bench.data import BenchRow
 from compilekit.studies.bench.result import Bench
 from compilekit.studies.bisect.blame import Blame
 from compilekit.studies.explain.explanation import Explanation
+from compilekit.studies.tune.data import Trial
+from compilekit.studies.tune.result import Tuned
 from compilekit.workers import run_worker
 
 __version__ = "0.1.0"
@@ -131,6 +134,8 @@ __all__ = [
     "StepResult",
     "StoredPart",
     "SymbolicShapeError",
+    "Trial",
+    "Tuned",
     "UncoveredCallError",
     "UsageError",
     "VerificationError",
@@ -155,4 +160,5 @@ __all__ = [
     "replay",
     "run_worker",
     "sign",
+    "tune",
 ]

@@ -4,6 +4,7 @@ from compilekit.api.apply import Applied, apply, build, replay
 from compilekit.api.bundles import bundle_of, load
 from compilekit.api.machine import machine
 from compilekit.api.studies import bench, bisect, explain, largest_batch, preflight
+from compilekit.api.tune import tune
 
 __all__ = [
     "Applied",
@@ -18,4 +19,5 @@ __all__ = [
     "machine",
     "preflight",
     "replay",
+    "tune",
 ]

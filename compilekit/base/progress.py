@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from compilekit.base.bytesize import size
@@ -90,6 +90,25 @@ class Progress:
         if self._console is not None:
             message = printable(message, "\n\t")
             self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+class Told(Progress):
+    """Progress that is told to whoever asked this process."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(enabled=False)
+        self._tell = say
+
+    @contextlib.contextmanager
+    def stage(self, title: str, *, brief: bool = False) -> Iterator[None]:
+        """Tell which stage begins."""
+        if not brief:
+            self._tell(title)
+        yield
+
+    def say(self, title: str, message: str) -> None:
+        """Tell what the running stage is doing now."""
+        self._tell(f"{title}: {message}")
 
 
 def _console() -> Console:

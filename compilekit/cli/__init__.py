@@ -38,6 +38,7 @@ from compilekit.cli import (
     run,
     schema,
     sign,
+    tune,
     verify,
 )
 from compilekit.cli.guard import Group, common, guarded
@@ -82,6 +83,7 @@ COMMANDS = (
     plan,
     apply,
     build,
+    tune,
     run,
     inspect,
     verify,

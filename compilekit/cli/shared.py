@@ -54,6 +54,15 @@ def prepared(output: Path) -> Iterator[None]:
         remove_empty(made)
 
 
+@contextlib.contextmanager
+def writable(file: Path) -> Iterator[None]:
+    """Find out now, and not after an hour, whether a file can be written there."""
+    if file.is_dir():
+        raise UsageError(f"--output {file}: is a folder: name a file")
+    with prepared(file.absolute().parent):
+        yield
+
+
 def echo(text: object, *, err: bool = False) -> None:
     """Print a line of the command's own, whatever becomes of those of libraries."""
     typer.echo(printable(str(text), KEPT), file=own(ERR if err else OUT), err=err)

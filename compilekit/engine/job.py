@@ -14,10 +14,14 @@ from compilekit.subject.model import Model
 
 @dataclass(frozen=True)
 class Job:
-    """A checked recipe, the model on its device, the plugins, the sample, and the progress."""
+    """A checked recipe, the model on its device, the plugins, the sample, and the progress.
+
+    thorough: how many times more pairs of calls than usual the verdict on speed is made of.
+    """
 
     plan: Plan
     model: Model
     host: Host
     sample: Mapping[str, Any]
     progress: Progress
+    thorough: int = 1

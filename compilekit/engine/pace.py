@@ -141,12 +141,16 @@ def _quick(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 class Pacer:
     """Holds a copy of entry points as they are now, and times others beside it.
 
+    thorough: how many times more pairs than usual are timed.
     working: the bytes that a run of the sample takes beyond the weights: they must stay free.
     why_not: why there is no copy, or no more; empty if there is one.
     """
 
-    def __init__(self, model: Model, calls: Mapping[str, Sequence[Call]], working: int = 0) -> None:
+    def __init__(
+        self, model: Model, calls: Mapping[str, Sequence[Call]], working: int = 0, thorough: int = 1
+    ) -> None:
         self._model = model
+        self._thorough = thorough
         self._calls = {name: calls[name][len(calls[name]) // 2] for name in calls}
         self._start = state.snapshot()
         self._copies: dict[str, EntryPoint] = {}
@@ -243,7 +247,7 @@ class Pacer:
                 continue
             is_warm = True
             pairs.append(pair)
-            if _is_enough(pairs, time.perf_counter() - start, budget):
+            if _is_enough(pairs, time.perf_counter() - start, budget, self._thorough):
                 break
         return pace_of(pairs)
 
@@ -269,9 +273,15 @@ def _is_long(pair: tuple[float, float]) -> bool:
     return sum(pair) * LOOKS[0] > PATIENCE
 
 
-def _is_enough(pairs: Sequence[tuple[float, float]], seconds: float, budget: float) -> bool:
+def _is_enough(
+    pairs: Sequence[tuple[float, float]], seconds: float, budget: float, thorough: int
+) -> bool:
     """Whether more pairs would tell no more, or cost too much for what they would tell."""
     count = len(pairs)
+    if thorough > 1:
+        if _is_long(pairs[0]):
+            return count >= thorough * LEAST
+        return count >= thorough * LOOKS[-1] or seconds >= thorough * PATIENCE
     if not _is_long(pairs[0]):
         is_over = count >= LOOKS[-1] or seconds >= PATIENCE
         if is_over or count not in LOOKS:

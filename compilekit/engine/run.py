@@ -102,6 +102,7 @@ class Execution:
             advice=list(job.plan.advice),
             allowed=job.plan.recipe.verify.max_relative_error,
         )
+        self._thorough = job.thorough
         self._perform = perform
         self._arguments = arguments
         self._results: list[tuple[StepReport, StepResult]] = []
@@ -119,7 +120,7 @@ class Execution:
             before = self.record_sample()
             verify = self.verify(rest)
             with self.stage("a copy of the model as loaded, for its times"):
-                speeds = Speeds(self.model, self.recording, self.working_bytes())
+                speeds = Speeds(self.model, self.recording, self.working_bytes(), self._thorough)
             try:
                 for step in rest:
                     self.perform(step, [*self.instruments(), verify])

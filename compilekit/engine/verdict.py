@@ -20,11 +20,11 @@ SHARE = 0.25
 class Speeds:
     """Times the sample's calls before the steps and after them, in turn where that is possible."""
 
-    def __init__(self, model: Model, recording: Recording, working: int) -> None:
+    def __init__(self, model: Model, recording: Recording, working: int, thorough: int = 1) -> None:
         # Calls inside of other recorded ones are timed with those.
         self._counts = recording.counts
         calls = {name: recording.calls[name] for name in self._counts}
-        self._pacer = Pacer(model, calls, working)
+        self._pacer = Pacer(model, calls, working, thorough)
         self._before: dict[str, list[float]] = {}
         self._again: dict[str, Outputs] = {}
         for name in calls if self._pacer.why_not else ():

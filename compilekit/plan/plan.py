@@ -156,6 +156,17 @@ def plan(
     return Plan(recipe=draft.recipe, steps=tuple(steps), purpose=for_, advice=tuple(advice))
 
 
+def in_order(recipe: Recipe, *, host: Host, for_: Purpose) -> Recipe:
+    """The recipe with its steps in an order that works; as it is, if none was found."""
+    steps = _Planner(host, recipe.draft(), for_).resolve()
+    right = corrected(steps) if len(steps) == len(recipe.steps) else None
+    if right is None:
+        return recipe
+    entries = [recipe.steps[step.index] for step in right]
+    moved = [entry.model_copy(update={"index": i}) for i, entry in enumerate(entries)]
+    return recipe.model_copy(update={"steps": tuple(moved)})
+
+
 def _drafted(recipe: Recipe | str | Path) -> tuple[Draft[Recipe], list[Problem]]:
     if isinstance(recipe, Recipe):
         return recipe.draft(), []

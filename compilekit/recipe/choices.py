@@ -25,7 +25,7 @@ MOST = 500
 
 ONLY_TUNE = "has choices, of which `compilekit tune` takes the fastest; here, write one of them"
 
-Picks = dict[tuple[str, str], int]
+Picks = dict[KeyPath, int]
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,9 @@ def _option_ways(document: Document, item: Any, at: KeyPath) -> Iterator[Alterna
     }
     counts = [range(len(values)) for values in lists.values()]
     for picked in itertools.islice(itertools.product(*counts), MOST + 1):
-        picks = {(name, key): index for key, index in zip(lists, picked, strict=True)}
-        values = {key: lists[key][index] for (_, key), index in picks.items()}
+        indices = dict(zip(lists, picked, strict=True))
+        values = {key: lists[key][index] for key, index in indices.items()}
+        picks: Picks = {(name, key): index for key, index in indices.items()}
         yield Alternative({name: {**body, **values}}, at, picks)
 
 
@@ -119,7 +120,7 @@ def _places(document: Document, way: Alternative) -> Iterator[tuple[KeyPath, Pla
         if path[: len(way.at)] != way.at:
             continue
         inner = path[len(way.at) :]
-        index = way.picks.get(inner[:2])  # type: ignore[call-overload]
+        index = way.picks.get(inner[:2])
         if index is None or len(inner) == 2:  # noqa: PLR2004 - the name and the option
             yield inner, place
         elif inner[2:4] == (KEY, index):

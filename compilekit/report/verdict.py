@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Protocol
 
 from compilekit.report.data import Speed, Verdict
 
@@ -16,7 +16,18 @@ WIDEST = 1.5
 SAME = "no measurable difference"
 
 
-def kind(measured: Speed | Verdict) -> Literal["faster", "slower", "same"]:
+class Measured(Protocol):
+    """How many times faster something is, and the interval that holds the true value."""
+
+    @property
+    def speedup(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def kind(measured: Measured) -> Literal["faster", "slower", "same"]:
     """What can be said for sure."""
     if measured.low > 1 and measured.speedup > 1 + MARGIN:
         return "faster"

@@ -123,6 +123,11 @@ class Worker:
         if self._process is not None:
             _end(self._process)
 
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The last lines that the process printed."""
+        return tuple(self._printed)
+
     def ask(self, request: Mapping[str, Any], *, time_limit: float | None = None) -> dict[str, Any]:
         """Send a request, and follow the answers to its result.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from compilekit.base.progress import Progress
+from compilekit.base.progress import Told
 from compilekit.engine.job import Job
 from compilekit.engine.run import Execution
 from compilekit.measure.memory import peak_bytes, reset_peak
@@ -90,7 +89,7 @@ def make(order: Order, say: Callable[[str], None]) -> Variant:
     say("loading the model")
     job = order.order.job(lambda _: start.append(time.perf_counter()))
     load = time.perf_counter() - start[0]
-    variant = Variant(replace(job, progress=_Told(say)), order.batches)
+    variant = Variant(replace(job, progress=Told(say)), order.batches)
     variant.load = load
     return variant
 
@@ -105,22 +104,3 @@ def settle() -> None:
         time.sleep(NAP)
         if time.process_time() - before < AWAKE * NAP:
             return
-
-
-class _Told(Progress):
-    """Progress that is told to whoever asked this process."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__(enabled=False)
-        self._tell = say
-
-    @contextlib.contextmanager
-    def stage(self, title: str, *, brief: bool = False) -> Iterator[None]:
-        """Tell which stage begins."""
-        if not brief:
-            self._tell(title)
-        yield
-
-    def say(self, title: str, message: str) -> None:
-        """Tell what the running stage is doing now."""
-        self._tell(f"{title}: {message}")

@@ -1,0 +1,98 @@
+"""`compilekit tune`: the fastest recipe for a model on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from compilekit.cli import options
+from compilekit.cli.shared import echo, host_of, print_result, writable
+from compilekit.errors import UsageError
+from compilekit.recipe.library import names
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def run(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RECIPE] MODEL",
+            help="A model's folder or hub id. Before it, a recipe: with `choices:`, or no steps.",
+        ),
+    ],
+    second: Annotated[str | None, typer.Argument(metavar="", hidden=True)] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="N", help="For how long to search.")
+    ] = 20.0,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The recipe to write."),
+    ] = Path("fast.yaml"),
+    purpose: Annotated[
+        Literal["apply", "build"],
+        typer.Option("--for", help="Try code for this process, or for a bundle."),
+    ] = "apply",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", metavar="SIZE", help='What a trial may take: "8GB". Left out, what is free.'
+        ),
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            "--study",
+            metavar="DIR",
+            help="Where every trial is kept; a search that was stopped goes on from there. "
+            "Left out, beside the recipe: fast.study",
+        ),
+    ] = None,
+    plugin: options.Plugins = None,
+    *,
+    json: options.Json = False,
+) -> None:
+    """Find the fastest recipe for a model on this machine, within the budgets of errors.
+
+    Plugins offer steps and options for this model and this machine; `choices:` in a recipe name
+    them instead. Each is tried in a process of its own, beside the model as loaded, and must keep
+    the recipe's budgets. The best of them is written as a recipe.
+
+        compilekit tune my-model --minutes 20 --output fast.yaml
+        compilekit build fast.yaml my-model --output fast-model
+
+    Ctrl-C stops the search; the same command goes on where it was stopped. Exit code 0 also when
+    nothing is faster: the recipe has no steps then, and the first line says so.
+    """
+    from compilekit.api import tune
+
+    recipe, model = _told_apart(first, second)
+    with writable(output):
+        kept = study or output.with_suffix(".study")
+        result = tune(
+            recipe,
+            model,
+            minutes=minutes,
+            for_=purpose,
+            memory=memory,
+            study=kept,
+            host=host_of(plugin),
+        )
+        result.save(output)
+    print_result(result, result.to_dict(), json=json)
+    if not json:
+        echo(f"\n{output} has the recipe, {kept} every trial")
+
+
+def _told_apart(first: str, second: str | None) -> tuple[str | None, str | None]:
+    """Which of the arguments is the recipe, and which the model."""
+    if second is not None:
+        return first, second
+    is_recipe = first.endswith(SUFFIXES) or first == "-" or first in names()
+    if is_recipe and not Path(first).is_dir():
+        return first, None
+    if not first.strip():
+        raise UsageError("name a model: a folder or a hub id")
+    return None, first

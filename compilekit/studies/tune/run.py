@@ -1,0 +1,210 @@
+"""A whole `tune`: the model's facts, the space, the search, and the recipe that comes out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compilekit.base.environment import installed_version
+from compilekit.base.machine import Machine
+from compilekit.base.progress import Progress
+from compilekit.base.words import Purpose
+from compilekit.errors import RecipeError, UsageError
+from compilekit.plan.advice import kind_of
+from compilekit.plan.digest import digest_of
+from compilekit.plan.plan import Plan, plan
+from compilekit.plugin.host import Host
+from compilekit.recipe import Document, check
+from compilekit.recipe.choices import alternatives
+from compilekit.recipe.text import steps_to_text
+from compilekit.studies.tune.ask import Asker
+from compilekit.studies.tune.data import Facts, Trial
+from compilekit.studies.tune.order import Elsewhere, Order
+from compilekit.studies.tune.result import Tuned
+from compilekit.studies.tune.search import Search
+from compilekit.studies.tune.space import LEAST_SHARE, Point, Space, given, offered
+from compilekit.studies.tune.study import Study
+from compilekit.studies.tune.text import outcome
+
+VERSIONS = ("compilekit", "torch", "diffusers", "torchao")
+"""The libraries whose versions a tuned recipe tells."""
+
+MAX_ERROR, MIN_PSNR = 0.05, 25.0
+"""What a result may lose, where no recipe says it."""
+
+CACHE = "cache"
+"""The folder of a study for what compilers keep; it goes when the study is done."""
+
+
+@dataclass
+class Tune:
+    """One run of `tune`.
+
+    document: the recipe, with its choices; without steps, the plugins offer them.
+    """
+
+    document: Document
+    elsewhere: Elsewhere
+    host: Host
+    machine: Machine
+    purpose: Purpose
+    progress: Progress
+    folder: Path
+    seconds: float
+    limit: int
+    source: str
+    on_trial: Callable[[Trial], None] | None = None
+
+    def run(self) -> Tuned:
+        """Search, and give the fastest recipe."""
+        study = Study.opened(self.folder, self._subject())
+        with self._asker() as asker:
+            facts = study.facts or self._facts(asker, study)
+            space = self._space(facts)
+            if space.size == 1:
+                raise UsageError(self._no_choice())
+            search = Search(
+                space,
+                facts,
+                study,
+                lambda *arguments: self._trial(asker, search, *arguments),
+                self._told,
+                self.seconds,
+            )
+            point, best = search.run()
+        shutil.rmtree(self.folder / CACHE, ignore_errors=True)
+        return self._tuned(search, point, best)
+
+    def _asker(self) -> Asker:
+        prepares = any(
+            self.host.describe(step.plugin).prepare for step in check(self.document)[0].steps
+        )
+        (self.folder / CACHE).mkdir(exist_ok=True)
+        return Asker(self._say, (self.folder / CACHE).absolute(), is_warm=not prepares)
+
+    def _say(self, text: str) -> None:
+        self.progress.say(self._title, text)
+
+    _title = "tune"
+
+    def _facts(self, asker: Asker, study: Study) -> Facts:
+        """Load the model, and time the calls of its sample."""
+        self._title = "the model as loaded"
+        bare = self._bare()
+        with self.progress.stage(self._title):
+            facts = asker.facts(Order(self.elsewhere, bare.recipe, self.limit, thorough=0))
+        study.keep_facts(facts)
+        return facts
+
+    def _bare(self) -> Plan:
+        """The recipe without steps."""
+        draft, problems = check(replace(self.document, data={**self.document.data, "steps": []}))
+        if draft.recipe is None:
+            raise RecipeError(problems)
+        return plan(draft.recipe, host=self.host)
+
+    def _space(self, facts: Facts) -> Space:
+        document = self._completed(facts)
+        if any(alternatives(document)):
+            return given(document, self.host, self.purpose)
+        worth = [
+            replace(component, sizes=1 + len(document.data.get("shapes") or ()))
+            for component in facts.components
+            if facts.share([component.name]) >= LEAST_SHARE
+        ]
+        return offered(document, worth, self.host, self.machine, self.purpose)
+
+    def _completed(self, facts: Facts) -> Document:
+        """The document with the sample and the budgets that it lacks."""
+        data = dict(self.document.data)
+        if facts.sample and not data.get("sample"):
+            data["sample"] = {**facts.sample, "seed": 0}
+        if not data.get("verify"):
+            images = {"min_psnr": MIN_PSNR} if facts.is_pipeline else {}
+            data["verify"] = {"max_relative_error": MAX_ERROR, **images}
+        # Speed is what the search compares: being slower is no error of a trial.
+        data["verify"] = {**data["verify"], "min_speedup": 0}
+        return replace(self.document, data=data)
+
+    def _no_choice(self) -> str:
+        if any(alternatives(self.document)):
+            return (
+                "the recipe leaves nothing to choose: write `choices:` in it, or leave out its "
+                "steps, so that the plugins offer some"
+            )
+        return "no plugin offers a step for this model on this machine"
+
+    def _trial(
+        self, asker: Asker, search: Search, plan: Plan, thorough: int, limit: float
+    ) -> Trial:
+        text = steps_to_text(plan.recipe.steps)
+        again = "again, with more calls: " if thorough > 1 else ""
+        left = f"{max(0.0, search.left) / 60:.1f} min left"
+        self._title = f"trial {len(search.trials) + 1}, {left}: {again}{text}"
+        with self.progress.stage(self._title):
+            return asker.trial(Order(self.elsewhere, plan.recipe, self.limit, thorough), limit)
+
+    def _told(self, trial: Trial) -> None:
+        self.progress.note(f"  {outcome(trial)}")
+        if self.on_trial is not None:
+            self.on_trial(trial)
+
+    def _subject(self) -> dict[str, str]:
+        """What trials depend on, beside their own steps."""
+        data = {k: v for k, v in self.document.data.items() if k not in ("steps", "name")}
+        return {
+            "model": self.source,
+            "recipe": digest_of(data)[:16],
+            "for": self.purpose,
+            "machine": f"{self.machine.cores} cores of {self.machine.cpu}",
+            **{name: installed_version(name) or "none" for name in VERSIONS},
+        }
+
+    def _tuned(self, search: Search, point: Point, best: Trial | None) -> Tuned:
+        found = search.space.plan(point)
+        assert found is not None  # noqa: S101 - it was tried, or has no steps
+        steps = found.recipe.steps if best is not None else ()
+        tuned = kind_of(self.machine).model_copy(
+            update={
+                "speedup": round(best.gain.speedup, 2) if best else 1.0,
+                "versions": {n: v for n in VERSIONS if (v := installed_version(n))},
+            }
+        )
+        verify = found.recipe.verify.model_copy(update={"min_speedup": 1.0})
+        recipe = found.recipe.model_copy(update={"steps": steps, "tuned": tuned, "verify": verify})
+        return Tuned(
+            plan(recipe, host=self.host, for_=self.purpose),
+            best,
+            search.trials,
+            search.facts,
+            _comments(search, recipe.steps) if best else {},
+            [*self._too_small(search.facts), *search.left_out, *_dropped(search)],
+        )
+
+    def _too_small(self, facts: Facts) -> list[str]:
+        if any(alternatives(self.document)):
+            return []
+        return [
+            f"{component.name}: it takes {share:.1%} of the sample's time"
+            for component in facts.components
+            if (share := facts.share([component.name])) < LEAST_SHARE
+        ]
+
+
+def _comments(search: Search, steps: Sequence[object]) -> dict[int, str]:
+    """What each step gained, by its place in the recipe."""
+    texts = {steps_to_text([step]): index for index, step in enumerate(steps)}  # type: ignore[list-item]
+    comments = {}
+    for group in search.groups:
+        for slot, way in zip(group.slots, group.best, strict=True):
+            index = texts.get(search.space.label(slot, way))
+            if index is not None and slot in group.reasons:
+                gain, before = group.reasons[slot]
+                comments[index] = f"{gain} as fast as {before}, on {', '.join(group.components)}"
+    return comments
+
+
+def _dropped(search: Search) -> list[str]:
+    return [f"{text}: the planner refuses it" for text in search.space.refused]

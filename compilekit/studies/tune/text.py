@@ -1,0 +1,103 @@
+"""The result of `tune` as text. Light: no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from compilekit.base.columns import aligned
+from compilekit.base.texts import printable
+from compilekit.studies.tune.data import Facts, Trial, front
+
+if TYPE_CHECKING:
+    from compilekit.studies.tune.result import Tuned
+
+NOTHING = "nothing that was tried is faster than the model as loaded"
+COLUMNS = ("", "speed-up", "interval", "error", "seconds", "steps")
+
+LONGEST = 200
+"""Of a reason, so many characters are shown; the study has all of it."""
+
+
+def sentence(best: Trial | None, facts: Facts) -> str:
+    """The verdict: `1.62x faster than as loaded (0.52 s against 0.84 s; ...)`."""
+    if best is None:
+        return NOTHING
+    now = facts.total / best.gain.speedup
+    between = f"{best.gain.low:.2f}x to {best.gain.high:.2f}x"
+    error = "" if best.error is None else f", error {best.error:.1e}"
+    return (
+        f"{best.gain.speedup:.2f}x faster than as loaded ({_seconds(now)} against "
+        f"{_seconds(facts.total)}; {between}){error}"
+    )
+
+
+def pays(best: Trial, facts: Facts) -> str:
+    """How long compiling takes, and after how many runs of the sample it pays."""
+    if not best.compiling:
+        return ""
+    gained = facts.total - facts.total / best.gain.speedup
+    runs = math.ceil(best.compiling / gained)
+    return (
+        f"compiling takes {_seconds(best.compiling)}, which pays after {runs} "
+        f"run{'s' * (runs != 1)} like the sample; a bundle is compiled once, when it is built"
+    )
+
+
+def title(tuned: Tuned) -> Iterator[str]:
+    """The comment at the top of the recipe."""
+    yield "Found by `compilekit tune`, which tries steps and options and keeps what is faster."
+    yield f"On the machine under `tuned:` it is {tuned.verdict}."
+    if tuned.best is not None and (text := pays(tuned.best, tuned.facts)):
+        yield f"{text[0].upper()}{text[1:]}."
+
+
+def lines(tuned: Tuned) -> Iterator[str]:
+    """The verdict, the trials, and what was not tried."""
+    yield tuned.verdict
+    if tuned.best is not None and (text := pays(tuned.best, tuned.facts)):
+        yield text
+    yield ""
+    yield from table(tuned.trials, tuned.best)
+    failed = [trial for trial in tuned.trials if trial.state != "measured"]
+    if failed:
+        yield ""
+        yield from (f"{t.state}: {printable(t.steps)}: {_short(t.why)}" for t in failed)
+    if tuned.left_out:
+        yield ""
+        yield from (f"not tried: {printable(text)}" for text in dict.fromkeys(tuned.left_out))
+
+
+def table(trials: Sequence[Trial], best: Trial | None) -> list[str]:
+    """The trials that were measured, the fastest first; "*" if no other beats both its numbers."""
+    kept = front(trials)
+    measured = sorted(
+        (trial for trial in trials if trial.state == "measured"), key=lambda t: -t.gain.speedup
+    )
+    rows = [COLUMNS]
+    for trial in measured:
+        mark = "> " if trial is best else "* " if trial in kept else "  "
+        error = "-" if trial.error is None else f"{trial.error:.1e}"
+        interval = f"{trial.gain.low:.2f}x to {trial.gain.high:.2f}x"
+        numbers = (f"{trial.gain.speedup:.2f}x", interval, error, f"{trial.seconds:.1f}")
+        rows.append((mark, *numbers, printable(trial.steps)))
+    legend = ['">" is chosen; "*": no other is both faster and more exact']
+    return [*aligned(rows), *legend] if measured else []
+
+
+def outcome(trial: Trial) -> str:
+    """One line about a trial that has ended."""
+    if trial.state != "measured":
+        return f"{trial.state}: {_short(trial.why)}"
+    error = "" if trial.error is None else f", error {trial.error:.1e}"
+    return f"{trial.gain}{error}"
+
+
+def _short(text: str) -> str:
+    first = printable(text.partition("\n")[0])
+    return first if len(first) <= LONGEST else f"{first[:LONGEST]}..."
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1e3:.3g} ms"  # noqa: PLR2004

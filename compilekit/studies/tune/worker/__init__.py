@@ -1,0 +1,90 @@
+"""The worker of trials: each runs in a fork of this process, which has imported torch by then.
+
+So a trial starts quickly, and whatever it does to its process ends with it. This process itself
+computes nothing: the threads that torch computes with would not survive a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
+    """Run the order that is pickled in a file; or get ready for orders."""
+    if not request.get("file"):
+        # Relative paths in recipes and options start from the folder of the command.
+        os.chdir(request["cwd"])
+        sys.path[:] = request["path"]
+        if request["ready"]:
+            say("loading torch")
+            import diffusers  # noqa: F401
+
+            import compilekit.studies.tune.trial  # noqa: F401
+        return {}
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        _child(request["file"], writing)
+    os.close(writing)
+    answer: dict[str, Any] = {}
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        for line in lines:
+            told = json.loads(line)
+            if "say" in told:
+                say(told["say"])
+            else:
+                answer = told
+    _, status = os.waitpid(child, 0)
+    _end_others()
+    if not answer:
+        return {"code": os.waitstatus_to_exitcode(status)}
+    return answer
+
+
+def _child(file: str, writing: int) -> None:
+    """Run the order, tell what it gives, and end, whatever happens."""
+    code = 1
+    try:
+        with os.fdopen(writing, "w", encoding="utf-8") as answers:
+
+            def tell(told: dict[str, Any]) -> None:
+                answers.write(json.dumps(told) + "\n")
+                answers.flush()
+
+            tell(_answer(file, tell))
+            code = 0
+    except BaseException:  # noqa: BLE001 - this is a fork: nothing above may run twice
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _answer(file: str, tell: Any) -> dict[str, Any]:
+    from compilekit.errors import CompilekitError
+    from compilekit.studies.tune.trial import answer
+
+    order = pickle.loads(Path(file).read_bytes())  # noqa: S301 - our own file
+    try:
+        return answer(order, lambda text: tell({"say": text}))
+    except CompilekitError as error:
+        return {"error": error.to_dict()}
+
+
+def _end_others() -> None:
+    """Leave no process that a trial started: it would take time from the next."""
+    import psutil
+
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) == os.getpgid(0) and pid != os.getpid():
+                os.kill(pid, signal.SIGKILL)
