@@ -32,11 +32,9 @@ class Asker:
 
     is_warm: whether that process may be a fork of one that has imported torch: not where a step
         prepares its process before that.
-    cache: where compilers keep what they made, during this study.
     """
 
     say: Callable[[str], None]
-    cache: Path
     is_warm: bool = True
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _worker: Worker | None = None
@@ -99,15 +97,14 @@ class Asker:
     def _started(self) -> Iterator[Worker]:
         with tempfile.TemporaryDirectory(prefix="compilekit-tune-") as folder:
             self._folder = Path(folder)
-            # A file in the current folder must not shadow a module that the worker imports.
-            variables = {"PYTHONSAFEPATH": "1", "TORCHINDUCTOR_CACHE_DIR": str(self.cache)}
             with Worker(
                 WORKER,
                 python=sys.executable,
                 folder=folder,
                 key="tune",
                 say=self.say,
-                environment=variables,
+                # A file in the current folder must not shadow a module that the worker imports.
+                environment={"PYTHONSAFEPATH": "1"},
             ) as worker:
                 request = {"path": sys.path, "cwd": str(Path.cwd()), "ready": self.is_warm}
                 worker.ask(request, time_limit=STARTING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +32,6 @@ VERSIONS = ("compilekit", "torch", "diffusers", "torchao")
 
 MAX_ERROR, MIN_PSNR = 0.05, 25.0
 """What a result may lose, where no recipe says it."""
-
-CACHE = "cache"
-"""The folder of a study for what compilers keep; it goes when the study is done."""
 
 
 @dataclass
@@ -74,15 +70,13 @@ class Tune:
                 self.seconds,
             )
             point, best = search.run()
-        shutil.rmtree(self.folder / CACHE, ignore_errors=True)
         return self._tuned(search, point, best)
 
     def _asker(self) -> Asker:
         prepares = any(
             self.host.describe(step.plugin).prepare for step in check(self.document)[0].steps
         )
-        (self.folder / CACHE).mkdir(exist_ok=True)
-        return Asker(self._say, (self.folder / CACHE).absolute(), is_warm=not prepares)
+        return Asker(self._say, is_warm=not prepares)
 
     def _say(self, text: str) -> None:
         self.progress.say(self._title, text)
@@ -174,6 +168,9 @@ class Tune:
         )
         verify = found.recipe.verify.model_copy(update={"min_speedup": 1.0})
         recipe = found.recipe.model_copy(update={"steps": steps, "tuned": tuned, "verify": verify})
+        if best is not None:  # caches make a second trial compile in less time
+            compiling = max(t.compiling for t in search.trials if t.steps == best.steps)
+            best = best.model_copy(update={"compiling": compiling})
         return Tuned(
             plan(recipe, host=self.host, for_=self.purpose),
             best,

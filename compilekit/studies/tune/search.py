@@ -34,8 +34,8 @@ THOROUGH = 3
 PATIENCE = 10.0
 """A trial may take so many times as long as the longest so far."""
 
-LEAST_PATIENCE = 120.0
-"""Seconds that every trial may take."""
+LEAST_PATIENCE = 300.0
+"""Seconds that every trial may take, if they are left."""
 
 Run = Callable[[Plan, int, float], Trial]
 """Runs a trial of a plan: how thorough, and the seconds that it may take."""
@@ -286,7 +286,7 @@ class Search:
             if self.left < expected + (0.0 if self._is_ending else self._again):
                 self.left_out.append(f"{text}: there was no time left")
                 return None
-            limit = max(LEAST_PATIENCE, min(PATIENCE * self._longest, self.left))
+            limit = min(self.left, max(LEAST_PATIENCE, PATIENCE * self._longest))
             found = self.run_trial(plan, thorough, limit)
             whole = self.facts.gain(gains_of(found.speeds), self.facts.calls)
             trial = found.model_copy(update={"steps": text, "gain": whole, "thorough": thorough})

@@ -71,13 +71,13 @@ def lines(tuned: Tuned) -> Iterator[str]:
 
 def table(trials: Sequence[Trial], best: Trial | None) -> list[str]:
     """The trials that were measured, the fastest first; "*" if no other beats both its numbers."""
-    kept = front(trials)
-    measured = sorted(
-        (trial for trial in trials if trial.state == "measured"), key=lambda t: -t.gain.speedup
-    )
+    # What was measured again is shown as it was measured last.
+    last = {trial.steps: trial for trial in trials if trial.state == "measured"}
+    kept = front(last.values())
+    measured = sorted(last.values(), key=lambda trial: -trial.gain.speedup)
     rows = [COLUMNS]
     for trial in measured:
-        mark = "> " if trial is best else "* " if trial in kept else "  "
+        mark = "> " if best and trial.steps == best.steps else "* " if trial in kept else "  "
         error = "-" if trial.error is None else f"{trial.error:.1e}"
         interval = f"{trial.gain.low:.2f}x to {trial.gain.high:.2f}x"
         numbers = (f"{trial.gain.speedup:.2f}x", interval, error, f"{trial.seconds:.1f}")

@@ -105,12 +105,16 @@ FEW = 4
 """Fewer blocks than this share too little code for regions to pay."""
 
 
+MANY = 50_000_000
+"""With fewer parameters a component is compiled whole soon enough, and never slower for it."""
+
+
 def _candidates(
     component: ck.ComponentFacts, device: Device, machine: ck.Machine
 ) -> Iterable[dict[str, str]]:
-    """By block where there are many, whole, and what brings more on a kind of device."""
+    """By block where that saves time, whole, and what brings more on a kind of device."""
     del machine
-    if component.repeated >= FEW:
+    if component.repeated >= FEW and component.parameters >= MANY:
         yield {"regions": "auto"}
     if device == "cpu" and component.sizes == 1:
         yield {"weights": "packed"}
