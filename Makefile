@@ -26,7 +26,7 @@ QUICK_TESTS := tests/house tests/compat/test_surface.py::test_public_names_comma
 	lint format bench clean
 
 help:
-	@echo "make demo         apply the recipe for this machine to a small model, build a bundle, run it"
+	@echo "make demo         find the fastest recipe for a small model here, build a bundle, run it"
 	@echo "make quick        lint, types, import rules and fast tests, in under 90 seconds"
 	@echo "make test         everything that CI runs (minutes)"
 	@echo "make test-all     the full matrices too (longer)"
@@ -38,7 +38,7 @@ help:
 	@echo "make format       format the code"
 	@echo "make bench        measure, side by side, in one run (an hour)"
 
-# environment FOLDER, CONSTRAINTS, WHAT TO INSTALL: torch comes first and pinned, because other
+# environment FOLDER, CONSTRAINTS, WHAT TO INSTALL, MARK: torch comes first and pinned, because other
 # packages would pull in another build of it. `--group` needs pip 25.1.
 define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed")'
@@ -46,7 +46,7 @@ define environment
 	$(1)/bin/python -m pip install --quiet 'pip>=25.1'
 	$(1)/bin/python -m pip install --quiet -c $(2) torch
 	$(1)/bin/python -m pip install --quiet -c $(2) $(3)
-	touch $(1)/.ready
+	touch $(1)/$(or $(4),.ready)
 endef
 
 $(READY): pyproject.toml constraints.txt
@@ -64,7 +64,11 @@ $(GAUDI)/.ready: pyproject.toml constraints-gaudi.txt
 
 comma := ,
 
-demo: $(READY)
+# Less than the tests need, and a part of it.
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(call environment,$(VENV),constraints.txt,-e .,.core)
+
+demo: $(VENV)/.core
 	$(BIN)/python demo/run.py
 
 # checks ENVIRONMENT: what pre-commit runs too.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compilekit.base.environment import installed_version
 from compilekit.base.progress import Progress
 from compilekit.base.texts import printable
 from compilekit.base.words import Purpose
@@ -101,13 +100,11 @@ def refuse_advice(plan: Plan) -> None:
 
 def check_machine(plan: Plan) -> None:
     """Raise unless the packages and the device that a plan needs are here."""
-    lacks = []
-    for step in plan.steps:
-        missing = [name for name in step.description.packages if not installed_version(name)]
-        if missing:
-            extra = step.description.extra
-            how = f'pip install "{extra}"' if extra else f"pip install {' '.join(missing)}"
-            lacks.append(f"{step.key} needs {', '.join(missing)}: {how}")
+    lacks = [
+        f"{step.key} needs {', '.join(missing)}: {step.description.how_to_install}"
+        for step in plan.steps
+        if (missing := step.description.lacks)
+    ]
     if lacks:
         raise MachineError("\n".join(lacks))
     if plan.model_device == "cpu":

@@ -101,10 +101,8 @@ def _plugins(files: list[Path] | None) -> list[Row]:
     rows = []
     for plugin in host.plugins.values():
         step = host.descriptions.get(plugin.name)
-        lacks = [name for name in (step.packages if step else ()) if not installed_version(name)]
         state, advice = ("broken", plugin.error) if plugin.error else ("ok", "")
-        if lacks and not plugin.error:
-            how = step.extra if step and step.extra else " ".join(lacks)
-            state, advice = "absent", f'pip install "{how}"'
+        if step is not None and step.lacks:
+            state, advice = "absent", step.how_to_install
         rows.append((f"plugin {plugin.name}", state, plugin.origin, advice))
     return [*rows, *doctor_rows(host)]

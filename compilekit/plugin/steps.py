@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from compilekit.base.component import ComponentFacts
+from compilekit.base.environment import installed_version
 from compilekit.base.machine import Machine
 from compilekit.base.words import Change, Device, Purpose, Severity, Sizes
 
@@ -140,6 +141,18 @@ class StepDescription:
     variables: tuple[str, ...] = ()
     move: Callable[[Any], object] | None = None
     wait: Callable[[], None] | None = None
+
+    @property
+    def lacks(self) -> list[str]:
+        """The packages that it needs and that are not installed."""
+        return [name for name in self.packages if not installed_version(name)]
+
+    @property
+    def how_to_install(self) -> str:
+        """The command that installs what it lacks."""
+        return (
+            f'pip install "{self.extra}"' if self.extra else f"pip install {' '.join(self.lacks)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,12 +56,17 @@ class Tune:
 
     def run(self) -> Tuned:
         """Search, and give the fastest recipe."""
+        if (ways := alternatives(self.document)) and all(len(each) == 1 for each in ways):
+            raise UsageError(
+                "the recipe leaves nothing to choose: write `choices:` in it, or leave out its "
+                "steps, so that the plugins offer some"
+            )
         study = Study.opened(self.folder, self._subject())
         with self._asker() as asker:
             facts = study.facts or self._facts(asker, study)
             space = self._space(facts)
             if space.size == 1:
-                raise UsageError(self._no_choice())
+                raise UsageError("no plugin offers a step for this model on this machine")
             search = Search(
                 space,
                 facts,
@@ -121,14 +127,6 @@ class Tune:
         # Speed is what the search compares: being slower is no error of a trial.
         data["verify"] = {**data["verify"], "min_speedup": 0}
         return replace(self.document, data=data)
-
-    def _no_choice(self) -> str:
-        if any(alternatives(self.document)):
-            return (
-                "the recipe leaves nothing to choose: write `choices:` in it, or leave out its "
-                "steps, so that the plugins offer some"
-            )
-        return "no plugin offers a step for this model on this machine"
 
     def _trial(
         self, asker: Asker, search: Search, plan: Plan, thorough: int, limit: float
@@ -204,4 +202,10 @@ def _comments(search: Search, steps: Sequence[object]) -> dict[int, str]:
 
 
 def _dropped(search: Search) -> list[str]:
-    return [f"{text}: the planner refuses it" for text in search.space.refused]
+    refused = [f"{text}: {_first(why)}" for text, why in search.space.refused.items()]
+    return [*(f"{name}: {why}" for name, why in search.space.lacking.items()), *refused]
+
+
+def _first(why: str) -> str:
+    """The first line of an error, without where it is."""
+    return re.sub(r"^[^ ]*:\d+:\d+: ", "", why.splitlines()[0]) if why else "it is refused"

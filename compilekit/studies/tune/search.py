@@ -92,6 +92,7 @@ class Search:
     _longest: float = 0.0
     _again: float = 0.0
     _is_ending: bool = False
+    _is_apart: bool = False
 
     def __post_init__(self) -> None:
         """Every group starts without its steps, where that is a choice."""
@@ -100,6 +101,8 @@ class Search:
             Group(slots, self.space.components(slots), tuple(start[slot] for slot in slots))
             for slots in self.space.groups
         ]
+        for group in self.groups:
+            group.tried[group.best] = group.gain
         self._longest = self.facts.took
 
     def run(self) -> tuple[Point, Trial | None]:
@@ -116,11 +119,13 @@ class Search:
         return self.seconds - (time.monotonic() - self._start)
 
     def point(self, changes: Sequence[Move] = ()) -> Point:
-        """The best of all groups, with some changes."""
-        ways = [0] * len(self.space.slots)
-        for group in self.groups:
-            for slot, way in zip(group.slots, group.best, strict=True):
-                ways[slot] = way
+        """The best of all groups, with some changes; or of the changed ones, if each goes apart."""
+        ways = list(self.space.start)
+        changed = {move.group for move in changes}
+        for index, group in enumerate(self.groups):
+            if not changed or index in changed or not self._is_apart:
+                for slot, way in zip(group.slots, group.best, strict=True):
+                    ways[slot] = way
         for move in changes:
             ways[move.slot] = move.way
         return tuple(ways)
@@ -146,10 +151,8 @@ class Search:
             if open_:
                 moves.append(min(open_, key=lambda move: self._cost([move])))
         # What is cheap is not tried beside what is dear: that would be known later.
-        costs = [self._is_dear([move]) for move in moves]
-        return (
-            moves if all(costs) else [m for m, dear in zip(moves, costs, strict=True) if not dear]
-        )
+        chosen = [move for move in moves if not self._is_dear([move])] or moves
+        return chosen[:1] if self._is_apart else chosen
 
     def _open(self, index: int, group: Group) -> Iterator[Move]:
         for slot, now in zip(group.slots, group.best, strict=True):
@@ -231,6 +234,9 @@ class Search:
             for move in moves:
                 self._judge(move, trial)
             return True
+        if self._is_joint(moves, trial):
+            self._is_apart = True  # what keeps the budgets together is found at the end
+            return self._try(moves)
         guilty = self._guilty(moves, trial, point)
         if guilty is None:
             # Whose fault it is shows only where each is tried alone.
@@ -239,6 +245,14 @@ class Search:
         group.dropped[guilty.slot, guilty.way] = f"{trial.state}: {trial.why}"
         rest = [move for move in moves if move is not guilty]
         return self._try(rest) if rest else True
+
+    def _is_joint(self, moves: Sequence[Move], trial: Trial) -> bool:
+        """Whether a change may break a budget only together with what other groups have."""
+        start = self.space.start
+        others = (g for i, g in enumerate(self.groups) if i != moves[0].group)
+        is_whole = trial.state == "over budget" and trial.step is None
+        has_others = any(g.best != tuple(start[slot] for slot in g.slots) for g in others)
+        return is_whole and len(moves) == 1 and has_others and not self._is_apart
 
     def _guilty(self, moves: Sequence[Move], trial: Trial, point: Point) -> Move | None:
         """The change that a failed trial is the fault of; None if that is not known."""
@@ -326,7 +340,6 @@ class Search:
 
     def _close(self, group: Group) -> list[tuple[int, ...]]:
         """The best choices of a group, the very best first."""
-        group.tried.setdefault(group.best, group.gain)
         rest = [
             chain
             for chain, gain in group.tried.items()

@@ -42,6 +42,7 @@ class Space:
     """All recipes that can be made of some slots. What the planner refuses is left out.
 
     refused: why, by the steps of the recipe.
+    lacking: what is not installed, by the steps that need it.
     """
 
     document: Document
@@ -50,6 +51,7 @@ class Space:
     purpose: Purpose
     free_order: bool
     refused: dict[str, str] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
     _plans: dict[Point, Plan | None] = field(default_factory=dict)
 
     @property
@@ -144,15 +146,18 @@ def offered(
 ) -> Space:
     """The space that the plugins offer for a model's components on a machine."""
     device = check(document)[0].device or "cpu"
-    slots = []
+    slots, lacking = [], {}
     for component in components:
         for name in sorted(host.descriptions):
             options = host.candidates(name, component, device, machine)
+            if options and (lacks := host.describe(name).lacks):
+                lacking[name] = f"needs {', '.join(lacks)}: {host.describe(name).how_to_install}"
+                continue
             for target in _targets(name, component, host, options) if options else ():
                 items = [{name: {"components": target, **values}} for values in options]
                 ways = tuple(Alternative(item, ()) for item in (None, *items))
                 slots.append(Slot(ways, frozenset({component.name})))
-    return Space(document, tuple(slots), host, purpose, free_order=True)
+    return Space(document, tuple(slots), host, purpose, free_order=True, lacking=lacking)
 
 
 def _targets(
