@@ -47,7 +47,7 @@ def test_what_is_taken_keeps_its_place():
     assert [step.plugin for step in recipe.steps] == ["torch_compile"]
     assert str(recipe.location("steps", 0, "torch_compile", "weights")) == "mine.yaml:8:49"
     recipe = check(chosen(document, [ways[0][1], ways[1][0]]))[0].recipe
-    assert str(recipe.location("steps", 0, "qkv_fusion", "components")) == "mine.yaml:6:31"
+    assert str(recipe.location("steps", 0, "qkv_fusion", "components")) == "mine.yaml:6:32"
 
 
 @pytest.mark.parametrize(
