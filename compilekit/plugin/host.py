@@ -13,19 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from compilekit.base.arguments import path_of
-from compilekit.base.component import ComponentFacts
 from compilekit.base.machine import Machine
 from compilekit.base.texts import did_you_mean, printable, summary
-from compilekit.base.words import (
-    CHANGES,
-    DEVICES,
-    SEVERITIES,
-    SIZES,
-    Device,
-    Purpose,
-    Severity,
-    Sizes,
-)
+from compilekit.base.words import CHANGES, SEVERITIES, SIZES, Device, Purpose, Severity, Sizes
 from compilekit.errors import (
     CompilekitError,
     MachineError,
@@ -176,18 +166,6 @@ class Host:
         if advice is None:
             return []
         return self._sentences(name, "advice", advice, options, device, machine)
-
-    def candidates(
-        self, name: str, component: ComponentFacts, device: Device, machine: Machine
-    ) -> list[dict[str, Any]]:
-        """The options with which the step may make a component faster."""
-        description = self.describe(name)
-        if description.candidates is None or device not in (description.targets or DEVICES):
-            return []
-        answer = self.ask(name, "candidates", description.candidates, component, device, machine)
-        if not isinstance(answer, list | tuple) or not all(isinstance(a, Mapping) for a in answer):
-            raise self.broken(name, f"candidates gave {shown(answer)}, not mappings of options")
-        return [dict(options) for options in answer]
 
     def _sentences(
         self, name: str, what: str, function: Callable[..., Any], *arguments: object

@@ -36,11 +36,11 @@ def recipe_schema(
         steps.append(step)
         if not definitions[f"step.{name}"].get("required"):
             bare.append(name)
-    one = {"oneOf": [{"enum": bare}, *steps] if bare else steps}
-    definitions["step"] = one
-    step = {"$ref": "#/$defs/step"}
-    several = _choices({"anyOf": [step, {"type": "null"}]}, "One of these steps; null: none.")
-    properties["steps"]["items"] = {"anyOf": [step, several]}
+    ways = [{"enum": bare}, *steps] if bare else steps
+    definitions["step"] = {"oneOf": ways}
+    one = {"anyOf": [{"$ref": "#/$defs/step"}, {"type": "null"}]}
+    several = _choices(one, "One of these steps; null stands for none.")
+    properties["steps"]["items"] = {"oneOf": [*ways, several]}
     required = schema.pop("required")
     del schema["title"]
     return {

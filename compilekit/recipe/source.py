@@ -21,7 +21,7 @@ from compilekit.recipe.nodes import KeyPath, Place, parse
 MAX_BYTES = 1024 * 1024
 STDIN = "<stdin>"
 
-KEYS = ("compilekit", "extends", "model", "sample", "shapes", "steps", "target", "verify")
+KEYS = ("compilekit", "extends", "model", "sample", "shapes", "steps", "target", "tuned", "verify")
 """The keys by which a file is known as a recipe: few other files have one of them."""
 
 _HAS_KEY = re.compile(rf"""(^|[{{,])\s*["']?({"|".join(KEYS)})["']?\s*:""", re.MULTILINE)

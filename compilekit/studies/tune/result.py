@@ -48,7 +48,7 @@ class Tuned:
 
     def to_yaml(self) -> str:
         """The recipe as a file: with comments that say what each step gained."""
-        return recipe_to_yaml(self.recipe, title(self), self.comments)
+        return recipe_to_yaml(self.recipe, title(self.best, self.facts), self.comments)
 
     def save(self, path: str | Path) -> None:
         """Write the recipe."""
@@ -77,4 +77,4 @@ class Tuned:
 
     def __str__(self) -> str:
         """The verdict, the trials, and what was not tried."""
-        return "\n".join(lines(self))
+        return "\n".join(lines(self.best, self.facts, self.trials, self.left_out))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from compilekit.base.component import ComponentFacts
 from compilekit.base.machine import Machine
-from compilekit.base.words import ALL_COMPONENTS, Purpose
+from compilekit.base.words import ALL_COMPONENTS, DEVICES, Device, Purpose
 from compilekit.errors import PluginError, RecipeError
 from compilekit.plan.order import gives, overlap
 from compilekit.plan.plan import Plan, in_order, plan
+from compilekit.plugin.answers import shown
 from compilekit.plugin.host import Host
 from compilekit.recipe import Document, check
 from compilekit.recipe.choices import Alternative, alternatives, chosen
@@ -149,7 +150,7 @@ def offered(
     slots, lacking = [], {}
     for component in components:
         for name in sorted(host.descriptions):
-            options = host.candidates(name, component, device, machine)
+            options = _candidates(host, name, component, device, machine)
             if options and (lacks := host.describe(name).lacks):
                 lacking[name] = f"needs {', '.join(lacks)}: {host.describe(name).how_to_install}"
                 continue
@@ -158,6 +159,19 @@ def offered(
                 ways = tuple(Alternative(item, ()) for item in (None, *items))
                 slots.append(Slot(ways, frozenset({component.name})))
     return Space(document, tuple(slots), host, purpose, free_order=True, lacking=lacking)
+
+
+def _candidates(
+    host: Host, name: str, component: ComponentFacts, device: Device, machine: Machine
+) -> list[Mapping[str, Any]]:
+    """The options with which a step may make a component faster."""
+    description = host.describe(name)
+    if description.candidates is None or device not in (description.targets or DEVICES):
+        return []
+    answer = host.ask(name, "candidates", description.candidates, component, device, machine)
+    if not isinstance(answer, list | tuple) or not all(isinstance(a, Mapping) for a in answer):
+        raise host.broken(name, f"candidates gave {shown(answer)}, not mappings of options")
+    return list(answer)
 
 
 def _targets(

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from compilekit.base.columns import aligned
 from compilekit.base.texts import printable
 from compilekit.studies.tune.data import Facts, Trial, front
-
-if TYPE_CHECKING:
-    from compilekit.studies.tune.result import Tuned
 
 NOTHING = "nothing that was tried is faster than the model as loaded"
 COLUMNS = ("", "speed-up", "interval", "error", "seconds", "steps")
@@ -45,28 +41,33 @@ def pays(best: Trial, facts: Facts) -> str:
     )
 
 
-def title(tuned: Tuned) -> Iterator[str]:
+def title(best: Trial | None, facts: Facts) -> Iterator[str]:
     """The comment at the top of the recipe."""
     yield "Found by `compilekit tune`, which tries steps and options and keeps what is faster."
-    yield f"On the machine under `tuned:` it is {tuned.verdict}."
-    if tuned.best is not None and (text := pays(tuned.best, tuned.facts)):
+    if best is None:
+        yield "On the machine under `tuned:` no step that was tried makes it faster."
+        return
+    yield f"On the machine under `tuned:` it is {sentence(best, facts)}."
+    if text := pays(best, facts):
         yield f"{text[0].upper()}{text[1:]}."
 
 
-def lines(tuned: Tuned) -> Iterator[str]:
+def lines(
+    best: Trial | None, facts: Facts, trials: Sequence[Trial], left_out: Sequence[str]
+) -> Iterator[str]:
     """The verdict, the trials, and what was not tried."""
-    yield tuned.verdict
-    if tuned.best is not None and (text := pays(tuned.best, tuned.facts)):
+    yield sentence(best, facts)
+    if best is not None and (text := pays(best, facts)):
         yield text
     yield ""
-    yield from table(tuned.trials, tuned.best)
-    failed = [trial for trial in tuned.trials if trial.state != "measured"]
+    yield from table(trials, best)
+    failed = [trial for trial in trials if trial.state != "measured"]
     if failed:
         yield ""
         yield from (f"{t.state}: {printable(t.steps)}: {_short(t.why)}" for t in failed)
-    if tuned.left_out:
+    if left_out:
         yield ""
-        yield from (f"not tried: {printable(text)}" for text in dict.fromkeys(tuned.left_out))
+        yield from (f"not tried: {printable(text)}" for text in dict.fromkeys(left_out))
 
 
 def table(trials: Sequence[Trial], best: Trial | None) -> list[str]:

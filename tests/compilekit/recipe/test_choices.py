@@ -82,7 +82,7 @@ def test_other_commands_refuse_choices_with_their_places():
     assert str(raised.value).splitlines() == [
         f"mine.yaml:4:5: steps[0].choices: {text}",
         f"mine.yaml:8:21: steps[1].torch_compile.weights: {text}",
-        f"mine.yaml:8:58: steps[1].torch_compile.dynamic: {text}",
+        f"mine.yaml:8:59: steps[1].torch_compile.dynamic: {text}",
     ]
 
 

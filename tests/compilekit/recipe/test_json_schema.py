@@ -113,7 +113,17 @@ def test_the_help_of_a_step_is_its_description() -> None:
         "Comes first.",
         None,
         None,
+        "One of these steps; null stands for none. For `compilekit tune`.",
     ]
+
+
+def test_choices_stand_for_steps_and_for_values() -> None:
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    name = next(iter(SCHEMA["properties"]["steps"]["items"]["oneOf"][0]["enum"]))
+    head = {"compilekit": 1, "target": {"device": "cpu"}}
+    assert validator.is_valid({**head, "steps": [{"choices": [name, {name: None}, None]}]})
+    assert not validator.is_valid({**head, "steps": [{"choices": []}]})
+    assert not validator.is_valid({**head, "steps": [{"choices": ["no such step"]}]})
 
 
 def test_without_plugins_there_are_no_steps() -> None:

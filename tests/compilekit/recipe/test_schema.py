@@ -235,7 +235,7 @@ def test_what_is_required_and_missing_is_said() -> None:
         (
             "zebra: 1",
             '3:1: zebra: unknown key "zebra". Known keys: compilekit, description, extends, model, '
-            "name, sample, shapes, steps, target, verify",
+            "name, sample, shapes, steps, target, tuned, verify",
         ),
         ('name: ""', "3:7: name: must not be empty"),
         *((f"name: {name}", f"3:7: name: {name} {NO_NAME}") for name in NO_NAMES),
