@@ -100,6 +100,7 @@ def tune(nets, write, tmp_path, monkeypatch):
     """Tune the net with planted steps: `tune("fast", "slow")`."""
     monkeypatch.setattr(search, "LEAST_PATIENCE", 12.0)
     monkeypatch.setattr(search, "PATIENCE", 1.0)
+    monkeypatch.setattr(search, "THOROUGH", 1)
 
     def _tune(*acts, **more):
         monkeypatch.setenv("ACTS", " ".join(acts))
@@ -149,8 +150,9 @@ def test_equal_choices_make_no_recipe(tune):
     assert str(found).startswith("nothing that was tried is faster than the model as loaded")
 
 
-def test_a_study_of_another_recipe_is_not_mixed_up(tune, tmp_path):
-    tune("fast")
+def test_a_study_of_another_recipe_is_not_mixed_up(tmp_path):
+    with pytest.raises(ck.ModelError):
+        ck.tune(ck.Recipe.parse(RECIPE), "no-such-model", study=tmp_path / "study", progress=False)
     other = ck.Recipe.parse(RECIPE.replace("0.01", "0.02"))
     with pytest.raises(ck.UsageError, match=r"is the study of something else \(recipe: "):
         ck.tune(other, "no-such-model", study=tmp_path / "study", progress=False)
@@ -161,22 +163,22 @@ import os, sys
 sys.path.insert(0, {folder!r})
 import {name} as nets
 import compilekit as ck
+from compilekit.studies.tune import search
+search.THOROUGH = 1
 host = ck.load_host([{plugin!r}])
 found = ck.tune(ck.Recipe.parse({recipe!r}), nets.net, host=host, study={study!r}, minutes=5)
 print(found.verdict)
 """
 
 
-@pytest.mark.parametrize(
-    "kept", [1, *(pytest.param(n, marks=pytest.mark.full) for n in (2, 3, 4, 5))]
-)
+@pytest.mark.parametrize("kept", [1, *(pytest.param(n, marks=pytest.mark.full) for n in (2, 3, 4))])
 def test_after_kill_9_nothing_is_measured_twice(nets, write, tmp_path, kept):
     plugin = write("planted.py", PLANTED)
     study = tmp_path / "study"
     names = {"folder": str(tmp_path), "name": nets.__name__, "recipe": RECIPE}
     code = ASKING.format(**names, plugin=str(plugin), study=str(study))
     asking = [sys.executable, str(write("asking.py", code))]
-    environment = {**os.environ, "ACTS": "slow same fast raise"}
+    environment = {**os.environ, "ACTS": "slow raise fast"}
 
     def lines():
         file = study / FILE
@@ -221,7 +223,6 @@ def test_the_command_tunes_a_pipeline_and_writes_a_recipe(tmp_path, write):
     assert "trial 1, " in done.stderr
     tuned = ck.Recipe.load(output)
     assert tuned.name == "t"
-    assert ck.plan(tuned).advice == ()
 
 
 @pytest.mark.parametrize(
