@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -85,6 +84,12 @@ verify: {max_relative_error: 0.01}
 """
 
 
+def choosing(*acts):
+    """The recipe with these acts to choose from, or none."""
+    steps = [{"planted": {"components": ["model"], "act": act}} for act in acts]
+    return f"{RECIPE}steps: [{json.dumps({'choices': [*steps, None]})}]\n"
+
+
 @pytest.fixture
 def nets(write, tmp_path, monkeypatch):
     """A function that gives a model, in a module that can be imported."""
@@ -97,16 +102,16 @@ def nets(write, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tune(nets, write, tmp_path, monkeypatch):
-    """Tune the net with planted steps: `tune("fast", "slow")`."""
+    """Tune the net with planted steps, which take part by themselves, or as a recipe says."""
     monkeypatch.setattr(search, "LEAST_PATIENCE", 12.0)
     monkeypatch.setattr(search, "PATIENCE", 1.0)
     monkeypatch.setattr(search, "THOROUGH", 1)
 
-    def _tune(*acts, **more):
+    def _tune(recipe, *acts):
         monkeypatch.setenv("ACTS", " ".join(acts))
         host = ck.load_host([write("planted.py", PLANTED)])
-        arguments = {"minutes": 5, "memory": "3 GB", "study": tmp_path / "study", **more}
-        return ck.tune(ck.Recipe.parse(RECIPE), nets.net, host=host, progress=False, **arguments)
+        arguments = {"minutes": 5, "memory": "3 GB", "study": tmp_path / "study"}
+        return ck.tune(recipe, nets.net, host=host, progress=False, **arguments)
 
     return _tune
 
@@ -116,7 +121,7 @@ def state_of(tuned, act):
 
 
 def test_every_failure_is_kept_with_its_reason_and_the_fastest_that_is_right_is_taken(tune):
-    found = tune("crash", "hang", "leak", "raise", "wrong", "slow", "fast")
+    found = tune(ck.Recipe.parse(RECIPE), "crash", "hang", "leak", "raise", "wrong", "slow", "fast")
     assert found.recipe.steps[0].options == {"act": "fast"}
     assert found.verdict.startswith("1.6"), found.verdict
     told = {act: state_of(found, act) for act in ("crash", "hang", "leak", "raise", "wrong")}
@@ -143,8 +148,8 @@ def test_every_failure_is_kept_with_its_reason_and_the_fastest_that_is_right_is_
     assert again.tuned.cpu == ck.machine().cpu
 
 
-def test_equal_choices_make_no_recipe(tune):
-    found = tune("same")
+def test_equal_choices_make_no_recipe(tune, write):
+    found = tune(write("same.yaml", choosing("same")))
     assert found.best is None
     assert found.recipe.steps == ()
     assert str(found).startswith("nothing that was tried is faster than the model as loaded")
@@ -166,7 +171,7 @@ import compilekit as ck
 from compilekit.studies.tune import search
 search.THOROUGH = 1
 host = ck.load_host([{plugin!r}])
-found = ck.tune(ck.Recipe.parse({recipe!r}), nets.net, host=host, study={study!r}, minutes=5)
+found = ck.tune({recipe!r}, nets.net, host=host, study={study!r}, minutes=5)
 print(found.verdict)
 """
 
@@ -175,17 +180,17 @@ print(found.verdict)
 def test_after_kill_9_nothing_is_measured_twice(nets, write, tmp_path, kept):
     plugin = write("planted.py", PLANTED)
     study = tmp_path / "study"
-    names = {"folder": str(tmp_path), "name": nets.__name__, "recipe": RECIPE}
+    recipe = str(write("planted.yaml", choosing("slow", "raise", "fast")))
+    names = {"folder": str(tmp_path), "name": nets.__name__, "recipe": recipe}
     code = ASKING.format(**names, plugin=str(plugin), study=str(study))
     asking = [sys.executable, str(write("asking.py", code))]
-    environment = {**os.environ, "ACTS": "slow raise fast"}
 
     def lines():
         file = study / FILE
         return file.read_text().splitlines() if file.exists() else []
 
     first = subprocess.Popen(
-        [*LISTENING, *asking], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [*LISTENING, *asking], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     try:
         assert until(lambda: len(lines()) > kept, 120)
@@ -193,7 +198,7 @@ def test_after_kill_9_nothing_is_measured_twice(nets, write, tmp_path, kept):
         first.send_signal(signal.SIGKILL)
         first.wait()
     before = lines()
-    done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(asking, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1."), done.stdout
     whole = [line for line in before if _is_whole(line)]
