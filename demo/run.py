@@ -27,7 +27,8 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)  # of an earlier run
     Path(OUT).mkdir()
     fast = f"{OUT}/fast.yaml"
-    compilekit("tune", "demo/recipe.yaml", "--minutes", MINUTES, "--output", fast)
+    search = ("--for", "build", "--minutes", MINUTES, "--output", fast)
+    compilekit("tune", "demo/recipe.yaml", *search)
     compilekit("apply", fast, "--output", OUT)
     compilekit("build", fast, "--output", f"{OUT}/bundle")
     compilekit("run", f"{OUT}/bundle", "--output", OUT)

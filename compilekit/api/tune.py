@@ -140,7 +140,11 @@ class TrialsElsewhere:
 
             return Execution(job).run().report
         from compilekit.build.job import BuildJob
-        from compilekit.build.run import build
+        from compilekit.build.run import build_anew
+        from compilekit.cache import settings
+        from compilekit.cache.store import Cache
 
+        # The build that follows finds its parts there.
+        store = Cache(settings.folder(), settings.limit(), say)
         with tempfile.TemporaryDirectory(prefix="compilekit-trial-") as folder:
-            return build(BuildJob(job, Path(folder, "bundle"), None)).report
+            return build_anew(BuildJob(job, Path(folder, "bundle"), store)).report

@@ -26,10 +26,7 @@ from compilekit.subject.sizes import check_shapes
 def build(order: BuildJob) -> Built:
     """Run a plan and write the bundle; or copy it, if the same was built before."""
     job, cache = order.job, order.cache
-    check_subject(job.model)
-    check_shapes(job.plan, job.model)
-    for module in job.model.modules.values():
-        make_dense(module)
+    _check(job)
     what = "the bundle as a whole"
     key = key_for(cache, what, lambda: bundle_key(job.plan, job.model, job.host))
     if cache is None or key is None:
@@ -50,6 +47,19 @@ def build(order: BuildJob) -> Built:
                 inputs=key.inputs,
             )
     return built
+
+
+def build_anew(order: BuildJob) -> Built:
+    """Run a plan and write the bundle, with numbers of now; parts may come from the cache."""
+    _check(order.job)
+    return _built(order)
+
+
+def _check(job: Job) -> None:
+    check_subject(job.model)
+    check_shapes(job.plan, job.model)
+    for module in job.model.modules.values():
+        make_dense(module)
 
 
 def exporter_of(order: BuildJob, folder: Path) -> Exporter:
