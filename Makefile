@@ -36,7 +36,7 @@ help:
 	@echo "make test-pythons make quick on each other Python that has a wheel of torch on disk"
 	@echo "make test-gpu     the tests that need a CUDA device"
 	@echo "make format       format the code"
-	@echo "make bench        measure, side by side, in one run (an hour)"
+	@echo "make bench        measure, side by side, in one run (two hours)"
 
 # environment FOLDER, CONSTRAINTS, WHAT TO INSTALL, MARK: torch comes first and pinned, because other
 # packages would pull in another build of it. `--group` needs pip 25.1.
@@ -142,6 +142,7 @@ bench: $(READY)
 	$(BIN)/python bench/regional.py
 	$(BIN)/python bench/build_cache.py
 	$(BIN)/python bench/cold_start.py
+	$(BIN)/python bench/tune.py
 
 clean:
 	rm -rf .venv .venv-* dist demo/out .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

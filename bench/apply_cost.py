@@ -20,11 +20,7 @@ CALLS = 5
 def main() -> None:
     """Time calls, then `apply`, then calls again; print the ratio, and where the time went."""
     net = models.unet()
-    inputs = {
-        "sample": torch.randn(2, 4, 32, 32),
-        "timestep": torch.tensor([500]),
-        "encoder_hidden_states": torch.randn(2, 77, 768),
-    }
+    inputs = models.unet_inputs()
 
     def seconds() -> list[float]:
         times = []

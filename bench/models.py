@@ -18,6 +18,18 @@ def unet(width: int = 128, dtype: Any = None) -> Any:
     return built.eval().to(dtype or torch.float32)
 
 
+def unet_inputs() -> dict[str, Any]:
+    """Build inputs of such a UNet: a batch of two, in 256 by 256 pixels."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "sample": torch.randn(2, 4, 32, 32, generator=generator),
+        "timestep": torch.tensor([500]),
+        "encoder_hidden_states": torch.randn(2, 77, 768, generator=generator),
+    }
+
+
 def pipeline(width: int = 128, dtype: Any = None) -> Any:
     """Build a Stable Diffusion pipeline around such a UNet; its other parts are tiny."""
     from compilekit.testing import tiny_pipeline

@@ -300,8 +300,12 @@ class Search:
             if self.left < expected + (0.0 if self._is_ending else self._again):
                 self.left_out.append(f"{text}: there was no time left")
                 return None
-            limit = min(self.left, max(LEAST_PATIENCE, PATIENCE * self._longest))
-            found = self.run_trial(plan, thorough, limit)
+            patience = max(LEAST_PATIENCE, PATIENCE * self._longest)
+            found = self.run_trial(plan, thorough, min(self.left, patience))
+            if found.state == "took too long" and self.left < patience:
+                # That says nothing about it: with more time it may be tried again.
+                self.left_out.append(f"{text}: the time was over before it was measured")
+                return None
             whole = self.facts.gain(gains_of(found.speeds), self.facts.calls)
             trial = found.model_copy(update={"steps": text, "gain": whole, "thorough": thorough})
             self.study.keep(key, trial)

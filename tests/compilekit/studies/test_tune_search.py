@@ -213,6 +213,18 @@ def test_when_time_is_over_the_best_so_far_is_taken(search):
     assert any("no time left" in text for text in found.left_out)
 
 
+def test_what_time_did_not_suffice_for_is_tried_again_later(search):
+    run, asked = planted({PACKED: 1.5}, {PACKED: "took too long"})
+    found = search(run, seconds=60.0)
+    assert found.run()[1] is None
+    assert any("the time was over" in text for text in found.left_out)
+    assert PACKED in " ".join(texts(asked))
+    assert not any(PACKED in trial.steps for trial in found.study.trials.values())
+    run, _ = planted({PACKED: 1.5})
+    found = search(run)
+    assert PACKED in best_of(found, found.run()[0])
+
+
 def test_what_a_study_has_is_not_measured_again(search):
     speeds = {PACKED: 1.5, DECODER: 1.2}
     run, asked = planted(speeds)
