@@ -1,4 +1,4 @@
-"""A tuned recipe for each of three small pipelines: built, loaded in a new process, and timed there.
+"""A tuned recipe for each of three small pipelines: built, and timed in a new process.
 
     python bench/tuned_families.py            # about ten minutes
 
