@@ -17,6 +17,7 @@ from compilekit.base.machine import this_machine
 from compilekit.base.progress import Progress, Told
 from compilekit.base.words import Purpose
 from compilekit.errors import UsageError
+from compilekit.plan.digest import digest_of
 from compilekit.plugin.host import Host, given_host, load_host
 from compilekit.recipe import Document, Recipe, read
 from compilekit.studies.batch.search import check_source
@@ -91,7 +92,7 @@ def tune(
         folder=path_of(study, "a study is the path of a folder"),
         seconds=60.0 * minutes,
         limit=limit,
-        source=_named(source),
+        model=_identity(source, inputs),
         on_trial=on_trial,
     ).run()
 
@@ -106,10 +107,17 @@ def _document(recipe: Recipe | str | Path | None) -> Document:
     return Document("<tune>", Path(), data, {})
 
 
-def _named(source: Any) -> str:
-    if source is None:
-        return ""
-    return source if isinstance(source, str) else f"{source.__module__}.{source.__qualname__}"
+def _identity(source: Any, inputs: Mapping[str, torch.Tensor] | None) -> str:
+    """The model and its inputs, as far as a study can tell one from another."""
+    name = (
+        source if isinstance(source, str | None) else f"{source.__module__}.{source.__qualname__}"
+    )
+    files = []
+    if name and Path(name).is_dir():
+        found = (path for path in sorted(Path(name).rglob("*")) if path.is_file())
+        files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
+    shapes = [[n, list(tensor.shape), str(tensor.dtype)] for n, tensor in (inputs or {}).items()]
+    return f"{name or 'of the recipe'} {digest_of({'files': files, 'inputs': shapes})[:16]}"
 
 
 @dataclass(frozen=True)

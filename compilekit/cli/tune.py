@@ -11,6 +11,8 @@ from compilekit.cli import options
 from compilekit.cli.shared import echo, host_of, print_result, writable
 from compilekit.errors import UsageError
 from compilekit.recipe.library import names
+from compilekit.studies.tune.data import Trial
+from compilekit.studies.tune.text import table
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -71,15 +73,23 @@ def run(
     recipe, model = _told_apart(first, second)
     with writable(output):
         kept = study or output.with_suffix(".study")
-        result = tune(
-            recipe,
-            model,
-            minutes=minutes,
-            for_=purpose,
-            memory=memory,
-            study=kept,
-            host=host_of(plugin),
-        )
+        trials: list[Trial] = []
+        try:
+            result = tune(
+                recipe,
+                model,
+                minutes=minutes,
+                for_=purpose,
+                memory=memory,
+                study=kept,
+                on_trial=trials.append,
+                host=host_of(plugin),
+            )
+        except KeyboardInterrupt:
+            if trials:
+                echo("\n".join(table(trials, None)))
+                echo(f"every trial is kept in {kept}: the same command goes on with them", err=True)
+            raise
         result.save(output)
     print_result(result, result.to_dict(), json=json)
     if not json:

@@ -10,7 +10,7 @@ from pathlib import Path
 from compilekit.base.environment import installed_version
 from compilekit.base.machine import Machine
 from compilekit.base.progress import Progress
-from compilekit.base.words import Purpose
+from compilekit.base.words import DEVICES, Purpose
 from compilekit.errors import RecipeError, UsageError
 from compilekit.plan.advice import kind_of
 from compilekit.plan.digest import digest_of
@@ -27,6 +27,7 @@ from compilekit.studies.tune.search import Search
 from compilekit.studies.tune.space import LEAST_SHARE, Point, Space, given, offered
 from compilekit.studies.tune.study import Study
 from compilekit.studies.tune.text import outcome
+from compilekit.subject.sample import picture_names
 
 VERSIONS = ("compilekit", "torch", "diffusers", "torchao")
 """The libraries whose versions a tuned recipe tells."""
@@ -51,7 +52,7 @@ class Tune:
     folder: Path
     seconds: float
     limit: int
-    source: str
+    model: str
     on_trial: Callable[[Trial], None] | None = None
 
     def run(self) -> Tuned:
@@ -79,9 +80,10 @@ class Tune:
         return self._tuned(search, point, best)
 
     def _asker(self) -> Asker:
-        prepares = any(
-            self.host.describe(step.plugin).prepare for step in check(self.document)[0].steps
-        )
+        # What a step prepares must be there before torch is imported.
+        device = check(self.document)[0].device
+        steps = self.host.descriptions.values()
+        prepares = any(d.prepare for d in steps if device in (d.targets or DEVICES))
         return Asker(self._say, is_warm=not prepares)
 
     def _say(self, text: str) -> None:
@@ -147,7 +149,7 @@ class Tune:
         """What trials depend on, beside their own steps."""
         data = {k: v for k, v in self.document.data.items() if k not in ("steps", "name")}
         return {
-            "model": self.source,
+            "model": self.model,
             "recipe": digest_of(data)[:16],
             "for": self.purpose,
             "machine": f"{self.machine.cores} cores of {self.machine.cpu}",
@@ -165,7 +167,11 @@ class Tune:
             }
         )
         verify = found.recipe.verify.model_copy(update={"min_speedup": 1.0})
-        recipe = found.recipe.model_copy(update={"steps": steps, "tuned": tuned, "verify": verify})
+        # Pictures are looked for beside the recipe that names them.
+        pictures = {n: str(path.absolute()) for n, path in picture_names(found.recipe).items()}
+        sample = {**found.recipe.sample, **pictures}
+        update = {"steps": steps, "tuned": tuned, "verify": verify, "sample": sample}
+        recipe = found.recipe.model_copy(update=update)
         if best is not None:  # caches make a second trial compile in less time
             compiling = max(t.compiling for t in search.trials if t.steps == best.steps)
             best = best.model_copy(update={"compiling": compiling})
