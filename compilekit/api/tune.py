@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from compilekit.api.job import plugin_files, ready
 from compilekit.base.arguments import path_of, refuse_uncallable
-from compilekit.base.bytesize import parse_size
-from compilekit.base.control_groups import free_bytes
 from compilekit.base.machine import this_machine
 from compilekit.base.progress import Progress, Told
 from compilekit.base.words import Purpose
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from compilekit.engine.job import Job
     from compilekit.plan.plan import Plan
     from compilekit.report import Report
-
-ROOM = 0.9
-"""The share of the free memory that a trial may take, if nothing else is said."""
 
 
 def tune(
@@ -56,7 +51,8 @@ def tune(
         imported. By default, the recipe's `model:`. Each trial runs in a process of its own.
     minutes: for how long to search.
     for_: "build" to try code that is compiled ahead of time, as in bundles.
-    memory: what a trial may take, for example "8 GB". By default, what is free.
+    memory: what a trial may take, "8 GB", or "90%" of the memory. By default, all
+        of a GPU, or what is free.
     study: the folder that keeps every trial. If it has trials of the same model, recipe and
         machine, the search goes on with them.
     inputs, host, progress: as for `apply`.
@@ -77,7 +73,6 @@ def tune(
     refuse_uncallable("on_trial", on_trial)
     source = str(pipeline) if isinstance(pipeline, Path) else pipeline
     check_source(source)
-    limit = int(ROOM * free_bytes()) if memory is None else parse_size(memory, "memory")
     host = given_host(host)
     from compilekit.studies.tune.run import Tune
 
@@ -91,7 +86,7 @@ def tune(
         progress=Progress(enabled=progress),
         folder=path_of(study, "a study is the path of a folder"),
         seconds=60.0 * minutes,
-        limit=limit,
+        memory=memory,
         model=_identity(source, inputs),
         on_trial=on_trial,
     ).run()

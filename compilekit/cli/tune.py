@@ -18,14 +18,14 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def run(
-    first: Annotated[
+    recipe_or_model: Annotated[
         str,
         typer.Argument(
-            metavar="[RECIPE] MODEL",
-            help="A model's folder or hub id. Before it, a recipe: with `choices:`, or no steps.",
+            metavar="RECIPE_OR_MODEL",
+            help="A model's folder or hub id; or a recipe with `choices:`, or without steps.",
         ),
     ],
-    second: Annotated[str | None, typer.Argument(metavar="", hidden=True)] = None,
+    model: options.Model = None,
     minutes: Annotated[
         float, typer.Option("--minutes", metavar="N", help="For how long to search.")
     ] = 20.0,
@@ -40,7 +40,9 @@ def run(
     memory: Annotated[
         str | None,
         typer.Option(
-            "--memory", metavar="SIZE", help='What a trial may take: "8GB". Left out, what is free.'
+            "--memory",
+            metavar="SIZE",
+            help='What a trial may take: "8GB", or "90%" of what there is.',
         ),
     ] = None,
     study: Annotated[
@@ -58,26 +60,22 @@ def run(
 ) -> None:
     """Find the fastest recipe for a model on this machine, within the budgets of errors.
 
-    Plugins offer steps and options for this model and this machine; `choices:` in a recipe name
-    them instead. Each is tried in a process of its own, beside the model as loaded, and must keep
-    the recipe's budgets. The best of them is written as a recipe.
+    Plugins offer steps for this model and this machine; or `choices:` in a recipe name them.
+    Each is tried in a process of its own. The best are written as a recipe:
+    compilekit tune my-model --minutes 20 --output fast.yaml
 
-        compilekit tune my-model --minutes 20 --output fast.yaml
-        compilekit build fast.yaml my-model --output fast-model
-
-    Ctrl-C stops the search; the same command goes on where it was stopped. Exit code 0 also when
-    nothing is faster: the recipe has no steps then, and the first line says so.
+    Ctrl-C stops the search, and the same command goes on. Exit code 0 also when nothing is faster.
     """
     from compilekit.api import tune
 
-    recipe, model = _told_apart(first, second)
+    recipe, source = _told_apart(recipe_or_model, model)
     with writable(output):
         kept = study or output.with_suffix(".study")
         trials: list[Trial] = []
         try:
             result = tune(
                 recipe,
-                model,
+                source,
                 minutes=minutes,
                 for_=purpose,
                 memory=memory,

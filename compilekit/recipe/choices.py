@@ -67,7 +67,7 @@ def chosen(document: Document, taken: list[Alternative]) -> Document:
 
 def _ways(document: Document, item: Any, at: KeyPath) -> list[Alternative]:
     if not has_choices(item):
-        return list(_option_ways(document, item, at))
+        return _few(document, list(_option_ways(document, item, at)), at)
     inner = [
         way
         for index, choice in enumerate(_listed(document, item[KEY], (*at, KEY)))

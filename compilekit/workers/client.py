@@ -78,7 +78,7 @@ class Worker:
     """A process that answers requests, one after the other, from `with` until its end.
 
     The arguments are those of `run_worker`. What the package keeps in its own variables is there
-    for the next request.
+    for the next request. `printed` has the last lines that it wrote.
     """
 
     package: str | Path
@@ -91,7 +91,7 @@ class Worker:
     environment: Mapping[str, str] | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, init=False)
-    _printed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
+    printed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
     _answers: queue.Queue[bytes | None] = field(default_factory=queue.Queue, init=False)
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Python 3.10 has no `Self`
@@ -122,11 +122,6 @@ class Worker:
         """End the process, and leave none of those that it started."""
         if self._process is not None:
             _end(self._process)
-
-    @property
-    def printed(self) -> tuple[str, ...]:
-        """The last lines that the process printed."""
-        return tuple(self._printed)
 
     def ask(self, request: Mapping[str, Any], *, time_limit: float | None = None) -> dict[str, Any]:
         """Send a request, and follow the answers to its result.
@@ -172,7 +167,7 @@ class Worker:
         with contextlib.suppress(ValueError, OSError):
             for line in pipe:
                 if text := line.decode(errors="replace").rstrip():
-                    self._printed.append(text)
+                    self.printed.append(text)
                     if live():
                         sys.stderr.write(f"{text}\n")
 
@@ -211,10 +206,10 @@ class Worker:
             return None
 
     def _error(self, what: str, *, code: int | None = None, timed_out: bool = False) -> WorkerError:
-        lines = "\n".join(f"  {line}" for line in self._printed)
+        lines = "\n".join(f"  {line}" for line in self.printed)
         last = f"\nIt printed last:\n{lines}" if lines else ""
         error = WorkerError(f"{self.key}: the worker ({self.python}) {what}{last}")
-        error.code, error.timed_out, error.printed = code, timed_out, tuple(self._printed)
+        error.code, error.timed_out, error.printed = code, timed_out, tuple(self.printed)
         return error
 
 

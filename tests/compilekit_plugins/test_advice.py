@@ -103,7 +103,7 @@ def test_packed_weights_with_several_sizes_are_told_before_a_build(
     recipe = write("one.yaml", f"{head}shapes: {shapes}\n")
     advice = ck.plan(recipe, for_=purpose, machine=there("amx")).advice
     said = (
-        "steps[0].torch_compile: with these options compiled code serves one size, and `shapes:` "
+        "steps[0].torch_compile compiles for one size with these options, and `shapes:` "
         f"and the sample have {count}: make a bundle for each, or change the options"
     )
     assert advice == ((said,) if count else ())

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import compilekit as ck
+from compilekit.recipe import read
+from compilekit.studies.tune.space import given
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -126,6 +128,8 @@ def test_every_recipe_that_is_shown_can_be_planned_and_every_wrong_one_not(
         if block.mark == "wrong":
             with pytest.raises(ck.RecipeError):
                 ck.plan(path)
+        elif block.kind == "yaml" and "choices:" in block.text:
+            assert given(read(path), ck.load_host(), "apply").size > 1
         elif block.kind == "yaml" and re.match(r"compilekit: 1\n|extends: ", block.text):
             # What is for another machine alone is built, and never applied here.
             ck.plan(path, for_="build" if "device: neuron" in block.text else "apply")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 from compilekit.base.bytesize import parse_size, size
+from compilekit.base.control_groups import free_bytes
 from compilekit.base.words import Device
 from compilekit.errors import UsageError
 
@@ -32,6 +34,26 @@ def share_or_bytes(text: str) -> tuple[float | None, int | None]:
             raise UsageError(f'memory: "{text}" is not between 0 % and 100 %')
         return share, None
     return None, parse_size(text, "memory")
+
+
+def allowed(
+    device: Device, memory: str | None, note: Callable[[str], None]
+) -> tuple[int | None, float | None]:
+    """The bytes or the share that a trial may take; notes it if that is more than is free."""
+    share, limit = (None, None) if memory is None else share_or_bytes(memory)
+    if device != "cpu":
+        if memory is not None and device != "cuda":
+            raise UsageError(f'memory: a trial on "{device}" can be held to no limit')
+        return limit, share
+    free = free_bytes()
+    if limit is None:
+        limit = int(free * (share or 1.0))
+    if limit > free:
+        note(
+            f"warning: {size(limit)} is more than the {size(free)} that are free here: "
+            "a trial may make the machine swap, or be killed"
+        )
+    return limit, None
 
 
 def hold(device: Device, limit: int | None, share: float | None) -> None:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compilekit.base.bytesize import size
-from compilekit.base.control_groups import free_bytes
 from compilekit.base.progress import Progress
 from compilekit.errors import MachineError, UsageError
 from compilekit.plan.plan import Plan
 from compilekit.studies.batch.data import Batches, BatchTrial
-from compilekit.studies.batch.limits import share_or_bytes
+from compilekit.studies.batch.limits import allowed
 from compilekit.studies.batch.process import ask
 from compilekit.studies.batch.request import Order, Request
 from compilekit.subject.load import is_function
@@ -58,7 +57,7 @@ class Largest:
 
     def run(self, memory: str | None) -> Batches:
         """Search, each trial held to so much memory: "8 GB", "90%", or what is free."""
-        share, bytes_ = self._allowed(memory)
+        bytes_, share = allowed(self.plan.device, memory, self.progress.note)
         if not search(
             lambda batch: self._fits(Request(self.order, batch, bytes_, share)), self.limit
         ):
@@ -82,24 +81,6 @@ class Largest:
             return f"does not fit: {trial.why}"
         rate = f"{trial.rate:.3g} {self.unit}/s"
         return f"fits: {trial.seconds:.3g} s a run, {rate}, {size(trial.peak)}"
-
-    def _allowed(self, memory: str | None) -> tuple[float | None, int | None]:
-        """The share or the bytes that a trial may take; says it where that is more than is free."""
-        share, limit = (None, None) if memory is None else share_or_bytes(memory)
-        device = self.plan.device
-        if device != "cpu":
-            if memory is not None and device != "cuda":
-                raise UsageError(f'memory: a trial on "{device}" can be held to no limit')
-            return share, limit
-        free = free_bytes()
-        if limit is None:
-            limit = int(free * (share or 1.0))
-        if limit > free:
-            self.progress.note(
-                f"warning: {size(limit)} is more than the {size(free)} that are free here: "
-                "a trial may make the machine swap, or be killed"
-            )
-        return None, limit
 
 
 def check_source(source: Any) -> None:

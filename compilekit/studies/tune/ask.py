@@ -48,9 +48,9 @@ class Asker:
         self._stack.close()
         self._worker = None
 
-    def facts(self, order: Order) -> Facts:
+    def facts(self, order: Order, limit: float) -> Facts:
         """The facts of the model; raises what loading or running it raises."""
-        answer = self._ask(order, None)
+        answer = self._ask(order, limit)
         if "error" in answer:
             raise from_dict(answer["error"])
         if "facts" not in answer:
@@ -60,6 +60,7 @@ class Asker:
 
     def trial(self, order: Order, limit: float) -> Trial:
         """What became of a trial, which may take so many seconds."""
+        self._ready()  # that it does not start says nothing about the trial
         start = time.monotonic()
         try:
             answer = self._ask(order, limit)
@@ -83,6 +84,7 @@ class Asker:
 
     def _ask(self, order: Order, limit: float | None) -> dict[str, Any]:
         worker = self._ready()
+        worker.printed.clear()  # what earlier trials said explains nothing
         file = self._folder / "order.pickle"
         file.write_bytes(pickle.dumps(order))
         return worker.ask({"file": str(file)}, time_limit=limit)

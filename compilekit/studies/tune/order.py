@@ -30,14 +30,15 @@ class Elsewhere(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """A recipe to try, held to so many bytes.
+    """A recipe to try.
 
+    limits: the bytes, or the share of the GPU's memory, that it may take.
     thorough: how many times more pairs of calls to time than usual; 0 for the model's facts alone.
     """
 
     elsewhere: Elsewhere
     recipe: Recipe
-    limit: int
+    limits: tuple[int | None, float | None]
     thorough: int = 1
 
     @property

@@ -27,6 +27,10 @@ class Tuned:
     facts: the model as loaded.
     comments: what each step of the recipe gained, by its place.
     left_out: what was not tried, and why.
+
+    >>> import compilekit as ck
+    >>> ck.Tuned.__name__
+    'Tuned'
     """
 
     plan: Plan

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compilekit.base.environment import installed_version
+from compilekit.base.locks import try_lock
 from compilekit.base.machine import Machine
 from compilekit.base.progress import Progress
+from compilekit.base.staging import missing_parents, remove_empty
 from compilekit.base.words import DEVICES, Purpose
 from compilekit.errors import RecipeError, UsageError
 from compilekit.plan.advice import kind_of
@@ -19,21 +23,25 @@ from compilekit.plugin.host import Host
 from compilekit.recipe import Document, check
 from compilekit.recipe.choices import alternatives
 from compilekit.recipe.text import steps_to_text
+from compilekit.studies.batch.limits import allowed
 from compilekit.studies.tune.ask import Asker
 from compilekit.studies.tune.data import Facts, Trial
 from compilekit.studies.tune.order import Elsewhere, Order
 from compilekit.studies.tune.result import Tuned
 from compilekit.studies.tune.search import Search
 from compilekit.studies.tune.space import LEAST_SHARE, Point, Space, given, offered
-from compilekit.studies.tune.study import Study
+from compilekit.studies.tune.study import FILE, Study
 from compilekit.studies.tune.text import outcome
 from compilekit.subject.sample import picture_names
 
 VERSIONS = ("compilekit", "torch", "diffusers", "torchao")
 """The libraries whose versions a tuned recipe tells."""
 
+BUDGETS = {"max_relative_error", "min_psnr", "min_ssim"}
 MAX_ERROR, MIN_PSNR = 0.05, 25.0
 """What a result may lose, where no recipe says it."""
+
+LOCK = ".lock"
 
 
 @dataclass
@@ -51,20 +59,24 @@ class Tune:
     progress: Progress
     folder: Path
     seconds: float
-    limit: int
+    memory: str | None
     model: str
     on_trial: Callable[[Trial], None] | None = None
+    _title: str = "tune"
 
     def run(self) -> Tuned:
         """Search, and give the fastest recipe."""
+        bare = self._bare()
+        self._limits = allowed(bare.device, self.memory, self.progress.note)
         if (ways := alternatives(self.document)) and all(len(each) == 1 for each in ways):
             raise UsageError(
                 "the recipe leaves nothing to choose: write `choices:` in it, or leave out its "
                 "steps, so that the plugins offer some"
             )
-        study = Study.opened(self.folder, self._subject())
-        with self._asker() as asker:
-            facts = study.facts or self._facts(asker, study)
+        start = time.monotonic()
+        with self._alone(), self._asker() as asker:
+            study = Study.opened(self.folder, self._subject())
+            facts = study.facts or self._facts(asker, study, bare)
             space = self._space(facts)
             if space.size == 1:
                 raise UsageError("no plugin offers a step for this model on this machine")
@@ -74,7 +86,7 @@ class Tune:
                 study,
                 lambda *arguments: self._trial(asker, search, *arguments),
                 self._told,
-                self.seconds,
+                self.seconds - (time.monotonic() - start),
             )
             point, best = search.run()
         return self._tuned(search, point, best)
@@ -89,20 +101,41 @@ class Tune:
     def _say(self, text: str) -> None:
         self.progress.say(self._title, text)
 
-    _title = "tune"
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others out of the study's folder: they would measure the same, and disturb."""
+        made = [] if self.folder.exists() else [self.folder, *missing_parents(self.folder)]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = try_lock(self.folder / LOCK)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UsageError(f"{self.folder}: the study cannot be kept there: {why}") from error
+        if lock is None:
+            raise UsageError(f"{self.folder}: another `tune` works on this study")
+        try:
+            yield
+        finally:
+            if not (self.folder / FILE).exists():  # nothing was tried
+                (self.folder / LOCK).unlink(missing_ok=True)
+            lock.release()
+            remove_empty(made)
 
-    def _facts(self, asker: Asker, study: Study) -> Facts:
+    def _facts(self, asker: Asker, study: Study, bare: Plan) -> Facts:
         """Load the model, and time the calls of its sample."""
         self._title = "the model as loaded"
-        bare = self._bare()
         with self.progress.stage(self._title):
-            facts = asker.facts(Order(self.elsewhere, bare.recipe, self.limit, thorough=0))
+            order = Order(self.elsewhere, bare.recipe, self._limits, thorough=0)
+            facts = asker.facts(order, self.seconds)
         study.keep_facts(facts)
         return facts
 
     def _bare(self) -> Plan:
         """The recipe without steps."""
-        draft, problems = check(replace(self.document, data={**self.document.data, "steps": []}))
+        data = dict(self.document.data)
+        if isinstance(data.get("steps"), list):
+            data["steps"] = []
+        draft, problems = check(replace(self.document, data=data))
         if draft.recipe is None:
             raise RecipeError(problems)
         return plan(draft.recipe, host=self.host)
@@ -123,11 +156,13 @@ class Tune:
         data = dict(self.document.data)
         if facts.sample and not data.get("sample"):
             data["sample"] = {**facts.sample, "seed": 0}
-        if not data.get("verify"):
-            images = {"min_psnr": MIN_PSNR} if facts.is_pipeline else {}
-            data["verify"] = {"max_relative_error": MAX_ERROR, **images}
+        verify = dict(data.get("verify") or {})
+        if not BUDGETS & verify.keys():
+            verify["max_relative_error"] = MAX_ERROR
+            if facts.is_pipeline:
+                verify["min_psnr"] = MIN_PSNR
         # Speed is what the search compares: being slower is no error of a trial.
-        data["verify"] = {**data["verify"], "min_speedup": 0}
+        data["verify"] = {**verify, "min_speedup": 0}
         return replace(self.document, data=data)
 
     def _trial(
@@ -138,7 +173,7 @@ class Tune:
         left = f"{max(0.0, search.left) / 60:.1f} min left"
         self._title = f"trial {len(search.trials) + 1}, {left}: {again}{text}"
         with self.progress.stage(self._title):
-            return asker.trial(Order(self.elsewhere, plan.recipe, self.limit, thorough), limit)
+            return asker.trial(Order(self.elsewhere, plan.recipe, self._limits, thorough), limit)
 
     def _told(self, trial: Trial) -> None:
         self.progress.note(f"  {outcome(trial)}")
@@ -153,24 +188,32 @@ class Tune:
             "recipe": digest_of(data)[:16],
             "for": self.purpose,
             "machine": f"{self.machine.cores} cores of {self.machine.cpu}",
+            "gpus": ", ".join(gpu.name for gpu in self.machine.gpus),
+            "plugins": self._plugins(),
             **{name: installed_version(name) or "none" for name in VERSIONS},
         }
 
+    def _plugins(self) -> str:
+        """The plugins that were added from files, as they are now."""
+        files = sorted(Path(plugin.origin) for plugin in self.host.plugins.values())
+        texts = {str(path): path.read_text(encoding="utf-8") for path in files if path.is_file()}
+        return digest_of(texts)[:16] if texts else ""
+
     def _tuned(self, search: Search, point: Point, best: Trial | None) -> Tuned:
         found = search.space.plan(point)
-        assert found is not None  # noqa: S101 - it was tried, or has no steps
-        steps = found.recipe.steps if best is not None else ()
+        assert found is not None  # noqa: S101 - it was tried, or the search started there
         tuned = kind_of(self.machine).model_copy(
             update={
                 "speedup": round(best.gain.speedup, 2) if best else 1.0,
                 "versions": {n: v for n in VERSIONS if (v := installed_version(n))},
             }
         )
-        verify = found.recipe.verify.model_copy(update={"min_speedup": 1.0})
+        least = (self.document.data.get("verify") or {}).get("min_speedup", 1.0)
+        verify = found.recipe.verify.model_copy(update={"min_speedup": float(least)})
         # Pictures are looked for beside the recipe that names them.
         pictures = {n: str(path.absolute()) for n, path in picture_names(found.recipe).items()}
         sample = {**found.recipe.sample, **pictures}
-        update = {"steps": steps, "tuned": tuned, "verify": verify, "sample": sample}
+        update = {"tuned": tuned, "verify": verify, "sample": sample}
         recipe = found.recipe.model_copy(update=update)
         if best is not None:  # caches make a second trial compile in less time
             compiling = max(t.compiling for t in search.trials if t.steps == best.steps)
@@ -181,7 +224,7 @@ class Tune:
             search.trials,
             search.facts,
             _comments(search, recipe.steps) if best else {},
-            [*self._too_small(search.facts), *search.left_out, *_dropped(search)],
+            [*self._too_small(search.facts), *search.left_out, *_refused(search)],
         )
 
     def _too_small(self, facts: Facts) -> list[str]:
@@ -207,7 +250,7 @@ def _comments(search: Search, steps: Sequence[object]) -> dict[int, str]:
     return comments
 
 
-def _dropped(search: Search) -> list[str]:
+def _refused(search: Search) -> list[str]:
     refused = [f"{text}: {_first(why)}" for text, why in search.space.refused.items()]
     return [*(f"{name}: {why}" for name, why in search.space.lacking.items()), *refused]
 

@@ -67,7 +67,7 @@ class Group:
     reasons: dict[int, tuple[Gain, str]] = field(default_factory=dict)
     done: set[tuple[int, int, object]] = field(default_factory=set)
     seen: dict[tuple[int, int], Gain] = field(default_factory=dict)
-    dropped: dict[tuple[int, int], str] = field(default_factory=dict)
+    dropped: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -222,7 +222,7 @@ class Search:
         """Try some changes at once; false if there is no time left."""
         point = self.point(moves)
         if self.space.plan(point) is None:  # each fits, and all together do not
-            return all(self._try([move]) for move in moves)
+            return len(moves) == 1 or all(self._try([move]) for move in moves)
         trial = self._trial(point)
         if trial is None:
             return False
@@ -242,7 +242,7 @@ class Search:
             # Whose fault it is shows only where each is tried alone.
             return all(self._try([move]) for move in moves)
         group = self.groups[guilty.group]
-        group.dropped[guilty.slot, guilty.way] = f"{trial.state}: {trial.why}"
+        group.dropped.add((guilty.slot, guilty.way))
         rest = [move for move in moves if move is not guilty]
         return self._try(rest) if rest else True
 
@@ -282,7 +282,7 @@ class Search:
             self._again = trial.seconds
             group.reasons[move.slot] = (than, before)
         elif than.high < HOPELESS:
-            group.dropped[key] = f"slower: {than}"
+            group.dropped.add(key)
 
     def _trial(self, point: Point, thorough: int = 1) -> Trial | None:
         """The trial of a point, from the study if it is known; None if there is no time for it.
@@ -301,8 +301,9 @@ class Search:
                 self.left_out.append(f"{text}: there was no time left")
                 return None
             patience = max(LEAST_PATIENCE, PATIENCE * self._longest)
-            found = self.run_trial(plan, thorough, min(self.left, patience))
-            if found.state == "took too long" and self.left < patience:
+            left = self.left - (0.0 if self._is_ending else self._again)
+            found = self.run_trial(plan, thorough, min(left, patience))
+            if found.state == "took too long" and left < patience:
                 # That says nothing about it: with more time it may be tried again.
                 self.left_out.append(f"{text}: the time was over before it was measured")
                 return None
@@ -313,6 +314,8 @@ class Search:
         if trial.state == "measured":
             self._longest = max(self._longest, trial.seconds)
             self._measured[point] = trial
+        else:  # measured again, it did not hold
+            self._measured.pop(point, None)
         if trial not in self.trials:
             self.trials.append(trial)
         return trial
@@ -372,7 +375,9 @@ class Search:
             if trial is None:  # no time: the best of what was tried as a whole
                 return self._best_measured()
             if trial.state == "measured":
-                return (point, trial) if trial.gain.kind == "faster" else (self.space.start, None)
+                # Steps that the recipe leaves no choice of may well make it slower.
+                is_better = trial.gain.kind == "faster" or self._has_steps(self.space.start)
+                return (point, trial) if is_better else (self.space.start, None)
             # The choice that gains least of the sample's time goes first.
             start = self.space.start
             changed = [g for g in self.groups if g.best != tuple(start[s] for s in g.slots)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from compilekit.plugin.host import Host
 from compilekit.recipe import Document, check
 from compilekit.recipe.choices import Alternative, alternatives, chosen
 from compilekit.recipe.text import steps_to_text
+
+LOOKS = 1000
+"""So many recipes are looked at for one that the planner allows."""
 
 Point = tuple[int, ...]
 """One choice for each slot."""
@@ -42,6 +46,7 @@ class Slot:
 class Space:
     """All recipes that can be made of some slots. What the planner refuses is left out.
 
+    start: as few steps as possible.
     refused: why, by the steps of the recipe.
     lacking: what is not installed, by the steps that need it.
     """
@@ -53,12 +58,19 @@ class Space:
     free_order: bool
     refused: dict[str, str] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
+    start: Point = ()
     _plans: dict[Point, Plan | None] = field(default_factory=dict)
 
-    @property
-    def start(self) -> Point:
-        """As few steps as possible."""
-        return tuple(slot.without or 0 for slot in self.slots)
+    def __post_init__(self) -> None:
+        """Find where to start; raises what the planner says if it refuses every recipe."""
+        least = tuple(slot.without or 0 for slot in self.slots)
+        every = itertools.product(*(range(len(slot.ways)) for slot in self.slots))
+        points = itertools.islice(itertools.chain([least], every), LOOKS)
+        found = next((point for point in points if self.plan(point) is not None), None)
+        if found is None:
+            raise self._fault
+        self.start = found
+        self.refused.clear()
 
     @property
     def size(self) -> int:
@@ -108,15 +120,16 @@ class Space:
     def _planned(self, point: Point) -> Plan | None:
         taken = [slot.ways[way] for slot, way in zip(self.slots, point, strict=True)]
         draft, problems = check(chosen(self.document, taken))
-        recipe, fault = draft.recipe, str(RecipeError(problems)) if problems else ""
+        recipe, fault = draft.recipe, RecipeError(problems)
         if recipe is not None:
             if self.free_order:
                 recipe = in_order(recipe, host=self.host, for_=self.purpose)
             try:
                 return plan(recipe, host=self.host, for_=self.purpose)
             except RecipeError as error:
-                fault = str(error)
-        self.refused[text_of(taken, self.document)] = fault
+                fault = error
+        self._fault = fault
+        self.refused[text_of(taken, self.document)] = str(fault)
         return None
 
 

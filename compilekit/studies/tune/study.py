@@ -37,24 +37,24 @@ class Study:
         study = cls(folder, dict(subject))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / FILE).exists():
-                study._add({"study": VERSION, "subject": study.subject})
-                return study
-            text = (folder / FILE).read_text(encoding="utf-8")
+            file = folder / FILE
+            text = file.read_text(encoding="utf-8") if file.exists() else ""
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise UsageError(f"{folder}: the study cannot be kept there: {why}") from error
         whole, _, rest = text.rpartition("\n")
         if rest:  # a line that was being written when the process was killed
-            with (folder / FILE).open("r+", encoding="utf-8") as file:
-                file.truncate(len(whole.encode()) + bool(whole))
-        study._read(whole)
+            with file.open("r+", encoding="utf-8") as opened:
+                opened.truncate(len(whole.encode()) + bool(whole))
+        if whole:
+            study._read(whole)
         return study
 
     def keep_facts(self, facts: Facts) -> None:
-        """Keep the facts of the model."""
+        """Keep the facts of the model, and what the study is about."""
         self.facts = facts
-        self._add({"facts": facts.model_dump(mode="json")})
+        shown = facts.model_dump(mode="json")
+        self._add({"study": VERSION, "subject": dict(self.subject), "facts": shown})
 
     def keep(self, key: str, trial: Trial) -> None:
         """Keep a trial."""
@@ -73,11 +73,9 @@ class Study:
             head = lines[0]
             _check_version(head["study"])
             subject = dict(head["subject"])
+            self.facts = Facts.model_validate(head["facts"])
             for line in lines[1:]:
-                if "facts" in line:
-                    self.facts = Facts.model_validate(line["facts"])
-                else:
-                    self.trials[line["key"]] = Trial.model_validate(line["trial"])
+                self.trials[line["key"]] = Trial.model_validate(line["trial"])
         except (ValueError, LookupError, TypeError, ValidationError) as error:
             why = printable(str(error).splitlines()[0])
             raise UsageError(

@@ -20,6 +20,8 @@ def sentence(best: Trial | None, facts: Facts) -> str:
     """The verdict: `1.62x faster than as loaded (0.52 s against 0.84 s; ...)`."""
     if best is None:
         return NOTHING
+    if best.gain.kind != "faster":
+        return f"{best.gain} as fast as loaded, with the steps that the recipe leaves no choice of"
     now = facts.total / best.gain.speedup
     between = f"{best.gain.low:.2f}x to {best.gain.high:.2f}x"
     error = "" if best.error is None else f", error {best.error:.1e}"
@@ -31,7 +33,7 @@ def sentence(best: Trial | None, facts: Facts) -> str:
 
 def pays(best: Trial, facts: Facts) -> str:
     """How long compiling takes, and after how many runs of the sample it pays."""
-    if not best.compiling:
+    if not best.compiling or best.gain.kind != "faster":
         return ""
     gained = facts.total - facts.total / best.gain.speedup
     runs = math.ceil(best.compiling / gained)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from compilekit.base.component import ComponentFacts
+from compilekit.base.texts import summary
 from compilekit.engine.job import Job
 from compilekit.engine.recording import record, timed_call
 from compilekit.errors import (
@@ -40,10 +41,12 @@ def answer(order: Order, say: Callable[[str], None]) -> dict[str, Any]:
     try:
         if order.wants_facts:
             return {"facts": facts_of(_job(order, say), start).model_dump(mode="json")}
-        report = order.report(lambda plan: hold(plan.device, order.limit, None), say)
+        report = order.report(lambda plan: hold(plan.device, *order.limits), say)
     except (Exception, SystemExit) as error:
-        if order.wants_facts and isinstance(error, CompilekitError):
-            raise
+        if order.wants_facts:
+            if isinstance(error, CompilekitError):
+                raise
+            raise ModelError(f"the model does not run: {summary(error)}") from error
         found = _failed(error)
     else:
         found = _measured(report)
@@ -80,7 +83,7 @@ def facts_of(job: Job, start: float) -> Facts:
 
 def _job(order: Order, say: Callable[[str], None]) -> Job:
     say("loading the model")
-    return order.job(lambda plan: hold(plan.device, order.limit, None))
+    return order.job(lambda plan: hold(plan.device, *order.limits))
 
 
 def _default_sample(model: Model) -> dict[str, object]:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 
 import pytest
-from support import LISTENING, SAMPLE, command, until
+from filelock import FileLock
+from support import LISTENING, SAMPLE, command, is_alive, until
 
 import compilekit as ck
 from compilekit.studies.tune import search
+from compilekit.studies.tune.run import LOCK
 from compilekit.studies.tune.study import FILE
 from compilekit.testing import tiny_pipeline
 
@@ -74,6 +76,28 @@ def optimize_model(model, options, context):
     module.wait = {"fast": 0.006, "wrong": 0.001, "slow": 0.02, "same": 0.01}[act]
     module.factor = 2.06 if act == "wrong" else 2.0
     return ck.StepResult(matched={"model": ["wait"]}, changed={"model": ["wait"]})
+"""
+
+LEAVES = """
+import os, time
+from pathlib import Path
+import compilekit as ck
+
+@ck.hookimpl
+def describe():
+    return ck.StepDescription(
+        help="Leave a process.", options=ck.Options,
+        effects=lambda options, device: ck.effects("runtime"),
+    )
+
+@ck.hookimpl
+def optimize_model(model, options, context):
+    pid = os.fork()  # it holds all that the trial's process had open
+    if not pid:
+        time.sleep(600)
+        os._exit(0)
+    Path(__file__).with_name("pid").write_text(str(pid))
+    return ck.StepResult(matched={"model": ["x"]}, changed={})
 """
 
 RECIPE = """
@@ -155,12 +179,36 @@ def test_equal_choices_make_no_recipe(tune, write):
     assert str(found).startswith("nothing that was tried is faster than the model as loaded")
 
 
-def test_a_study_of_another_recipe_is_not_mixed_up(tmp_path):
+def test_a_mistake_leaves_no_study_and_another_recipe_is_not_mixed_up(tune, write, tmp_path):
     with pytest.raises(ck.ModelError):
         ck.tune(ck.Recipe.parse(RECIPE), "no-such-model", study=tmp_path / "study", progress=False)
-    other = ck.Recipe.parse(RECIPE.replace("0.01", "0.02"))
+    assert not (tmp_path / "study").exists()
+    tune(write("same.yaml", choosing("same")))
     with pytest.raises(ck.UsageError, match=r"is the study of something else \(recipe: "):
-        ck.tune(other, "no-such-model", study=tmp_path / "study", progress=False)
+        tune(write("other.yaml", choosing("same").replace("0.01", "0.02")))
+
+
+def test_two_at_once_do_not_work_on_one_study(nets, tmp_path):
+    with FileLock(tmp_path / LOCK), pytest.raises(ck.UsageError, match="another `tune` works on"):
+        ck.tune(ck.Recipe.parse(RECIPE), nets.net, study=tmp_path, progress=False)
+
+
+def test_a_sample_that_does_not_run_says_why(nets, tmp_path):
+    recipe = ck.Recipe.parse(RECIPE.replace("{x:", "{y:"))
+    with pytest.raises(ck.ModelError, match="unexpected keyword argument 'y'"):
+        ck.tune(recipe, nets.net, study=tmp_path / "study", progress=False)
+
+
+def test_what_a_trial_leaves_behind_ends_with_it(nets, write, tmp_path):
+    left = write("left.py", LEAVES)
+    host = ck.load_host([left])
+    recipe = write(
+        "left.yaml", f"{RECIPE}steps: [{{choices: [left: {{components: [model]}}, null]}}]\n"
+    )
+    found = ck.tune(recipe, nets.net, host=host, study=tmp_path / "study", progress=False)
+    assert [trial.state for trial in found.trials][:1] == ["measured"]
+    pid = int((tmp_path / "pid").read_text())
+    assert until(lambda: not is_alive(pid))
 
 
 ASKING = """
@@ -253,7 +301,7 @@ def test_a_recipe_without_choices_leaves_nothing_to_tune(nets, tmp_path):
         ck.tune(recipe, nets.net, study=tmp_path / "study", progress=False)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]\n", '{"study": 9, "subject": {}}\n', "\x00"])
+@pytest.mark.parametrize("text", ["[]\n", "{}\n", '{"study": 9, "subject": {}}\n'])
 def test_a_folder_that_holds_no_study_is_refused(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(ck.UsageError, match="name another folder, or remove it"):

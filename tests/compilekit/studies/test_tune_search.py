@@ -92,6 +92,8 @@ def search(tmp_path):
         else:
             space = offered(document(), FACTS.components, host, MACHINE, "apply")
         study = Study.opened(tmp_path / folder, {})
+        if study.facts is None:
+            study.keep_facts(FACTS)
         return Search(space, FACTS, study, run, lambda _: None, seconds)
 
     return _search
@@ -290,6 +292,63 @@ def test_what_does_not_fit_together_is_never_tried(search):
     assert not any("channels_last" in text and "torch_compile" in text for text in texts(asked))
     (why,) = found.space.refused.values()
     assert "must come before" in why
+
+
+TOGETHER = (
+    "steps:\n"
+    "  - choices: [channels_last: {components: unet}, null]\n"
+    "  - choices: [swap_component: {components: vae, source: x}, null]\n"
+)
+
+
+def test_what_fits_alone_and_not_together_ends_nothing(search, monkeypatch):
+    run, _ = planted({"channels_last{components=[unet]}": 1.3})
+    found = search(run, TOGETHER)
+    allowed = found.space.plan
+
+    def plan(point):
+        return None if point == (0, 0) else allowed(point)
+
+    monkeypatch.setattr(found.space, "plan", plan)
+    point, _ = found.run()
+    assert best_of(found, point) == "channels_last{components=[unet]}"
+
+
+def test_what_breaks_a_budget_when_it_is_measured_again_is_not_taken(search):
+    run, _ = planted({PACKED: 1.5})
+
+    def again(plan, thorough, limit):
+        if thorough > 1:
+            found.seconds = -1e9
+            return Trial(steps="", state="over budget", why="now it is", step=0)
+        return run(plan, thorough, limit)
+
+    found = search(again)
+    point, trial = found.run()
+    assert PACKED not in best_of(found, point)
+    assert trial is None or trial.state == "measured"
+
+
+def test_where_every_recipe_is_refused_the_planner_says_why(search):
+    steps = (
+        "steps:\n"
+        "  - torch_compile: {components: unet}\n"
+        "  - choices: [channels_last: {components: unet}, precision: {dtype: bfloat16}]\n"
+    )
+    with pytest.raises(ck.RecipeError, match="must come before"):
+        search(planted({})[0], steps)
+
+
+def test_steps_without_a_choice_stay_where_nothing_is_faster(search):
+    steps = (
+        "steps:\n"
+        "  - channels_last: {components: unet}\n"
+        "  - choices: [torch_compile: {components: unet}, null]\n"
+    )
+    run, _ = planted({"torch_compile{components=[unet]}": 0.5})
+    found = search(run, steps)
+    point, _ = found.run()
+    assert best_of(found, point) == "channels_last{components=[unet]}"
 
 
 def test_gains_of_two_trials_are_compared_with_an_interval():

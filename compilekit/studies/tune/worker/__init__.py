@@ -10,11 +10,15 @@ import contextlib
 import json
 import os
 import pickle
+import select
 import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+POLL = 0.2
+"""Seconds between looks whether a trial's process has ended."""
 
 
 def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
@@ -35,25 +39,40 @@ def run(request: dict[str, Any], say: Any) -> dict[str, Any]:
         os.close(reading)
         _child(request["file"], writing)
     os.close(writing)
-    answer: dict[str, Any] = {}
-    with os.fdopen(reading, encoding="utf-8") as lines:
-        for line in lines:
-            told = json.loads(line)
-            if "say" in told:
-                say(told["say"])
-            else:
-                answer = told
-    _, status = os.waitpid(child, 0)
+    answer, code = _followed(child, reading, say)
+    os.close(reading)
     _end_others()
-    if not answer:
-        return {"code": os.waitstatus_to_exitcode(status)}
-    return answer
+    return answer or {"code": code}
+
+
+def _followed(child: int, reading: int, say: Any) -> tuple[dict[str, Any], int]:
+    """What a trial answers, and how its process ended.
+
+    What that process started may hold its end of the pipe open, so its own end is looked for too.
+    """
+    rest, code = b"", None
+    while True:
+        if select.select([reading], [], [], POLL)[0]:
+            chunk = os.read(reading, 1 << 16)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for told in map(json.loads, lines):
+                if "say" not in told:
+                    return told, 0 if code is None else code
+                say(told["say"])
+            if chunk:
+                continue
+        if code is not None:
+            return {}, code
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
 
 
 def _child(file: str, writing: int) -> None:
     """Run the order, tell what it gives, and end, whatever happens."""
     code = 1
     try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests come there
         with os.fdopen(writing, "w", encoding="utf-8") as answers:
 
             def tell(told: dict[str, Any]) -> None:
@@ -88,3 +107,6 @@ def _end_others() -> None:
         with contextlib.suppress(ProcessLookupError):
             if os.getpgid(pid) == os.getpgid(0) and pid != os.getpid():
                 os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
