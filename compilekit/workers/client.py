@@ -145,7 +145,7 @@ class Worker:
                 self._answers.put(None)  # for whoever asks again
                 self._threads[-1].join(PATIENCE)
                 code = self._exit_code()
-                raise self._error(_ending(code), code=code)
+                raise self._error(ending(code), code=code)
             if (result := self._follow(line)) is not None:
                 return result
 
@@ -227,8 +227,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def _ending(code: int | None) -> str:
-    """How a worker ended, in words."""
+def ending(code: int | None) -> str:
+    """How a process ended, in words: `its process {ending(code)}`."""
     if code is None:
         return "closed its answers and went on"
     if code >= 0:

@@ -17,6 +17,7 @@ from compilekit.errors import WorkerError, from_dict
 from compilekit.studies.tune.data import Facts, Trial
 from compilekit.studies.tune.order import Order
 from compilekit.workers import Worker
+from compilekit.workers.client import ending
 
 WORKER = Path(__file__).with_name("worker")
 LINES = 3
@@ -54,8 +55,8 @@ class Asker:
         if "error" in answer:
             raise from_dict(answer["error"])
         if "facts" not in answer:
-            ending = _ending(answer.get("code"))
-            raise WorkerError(f"the model does not run: {ending}{self._last()}")
+            how = ending(answer.get("code"))
+            raise WorkerError(f"the model does not run: its process {how}{self._last()}")
         return Facts.model_validate(answer["facts"])
 
     def trial(self, order: Order, limit: float) -> Trial:
@@ -73,7 +74,7 @@ class Asker:
             answer = {"code": error.code, "last": f": {lines}" if lines else ""}
         if "trial" in answer:
             return Trial.model_validate(answer["trial"])
-        why = _ending(answer.get("code")) + answer.get("last", self._last())
+        why = f"its process {ending(answer.get('code'))}{answer.get('last', self._last())}"
         is_killed = answer.get("code") == -signal.SIGKILL
         return Trial(
             steps="",
@@ -115,13 +116,3 @@ class Asker:
     def _last(self) -> str:
         lines = list(self._worker.printed)[-LINES:] if self._worker is not None else []
         return f": {'; '.join(lines)}" if lines else ""
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "its process gave no result"
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    name = signal.Signals(-code).name
-    why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{why}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import math
 import pickle
@@ -68,16 +67,6 @@ def crashing():
 """
 
 RECIPE = "compilekit: 1\ntarget: {device: cpu}\nmodel: {inputs: {x: {shape: [1, 2]}}}\n"
-
-
-@pytest.fixture
-def nets(write, tmp_path, monkeypatch):
-    """Functions that give models, in a module that can be imported."""
-    name = f"nets_{tmp_path.name}".replace("-", "_")
-    write(f"{name}.py", NETS)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module(name)
-    del sys.modules[name]
 
 
 def largest(make, recipe=RECIPE, **more):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -81,16 +80,6 @@ def optimize_model(model, options, context):
 HEAD = "compilekit: 1\ntarget: {device: cpu}\nmodel: {inputs: {x: {shape: [1, 2]}}}\n"
 PLAIN = ck.Recipe.parse(f"{HEAD}name: plain\nsteps: [precision: {{dtype: float32}}]\n")
 QUIET = {"progress": False, "seconds": 20}
-
-
-@pytest.fixture
-def nets(write, tmp_path, monkeypatch):
-    """Functions that give models, in a module that can be imported."""
-    name = f"nets_{tmp_path.name}".replace("-", "_")
-    write(f"{name}.py", NETS)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module(name)
-    del sys.modules[name]
 
 
 @pytest.fixture

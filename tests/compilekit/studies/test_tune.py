@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import signal
 import subprocess
@@ -112,16 +111,6 @@ def choosing(*acts):
     """The recipe with these acts to choose from, or none."""
     steps = [{"planted": {"components": ["model"], "act": act}} for act in acts]
     return f"{RECIPE}steps: [{json.dumps({'choices': [*steps, None]})}]\n"
-
-
-@pytest.fixture
-def nets(write, tmp_path, monkeypatch):
-    """A function that gives a model, in a module that can be imported."""
-    name = f"nets_{tmp_path.name}".replace("-", "_")
-    write(f"{name}.py", NETS)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module(name)
-    del sys.modules[name]
 
 
 @pytest.fixture
