@@ -231,7 +231,7 @@ class Tune:
         if any(alternatives(self.document)):
             return []
         return [
-            f"{component.name}: it takes {share:.1%} of the sample's time"
+            f"not tried: {component.name}: it takes {share:.1%} of the sample's time"
             for component in facts.components
             if (share := facts.share([component.name])) < LEAST_SHARE
         ]
@@ -251,8 +251,9 @@ def _comments(search: Search, steps: Sequence[object]) -> dict[int, str]:
 
 
 def _refused(search: Search) -> list[str]:
-    refused = [f"{text}: {_first(why)}" for text, why in search.space.refused.items()]
-    return [*(f"{name}: {why}" for name, why in search.space.lacking.items()), *refused]
+    space = search.space
+    pairs = [*space.lacking.items(), *((t, _first(why)) for t, why in space.refused.items())]
+    return [f"not tried: {text}: {why}" for text, why in pairs]
 
 
 def _first(why: str) -> str:

@@ -298,14 +298,15 @@ class Search:
         else:
             expected = self._longest if self._is_dear_point(point) else self.facts.took
             if self.left < expected + (0.0 if self._is_ending else self._again):
-                self.left_out.append(f"{text}: there was no time left")
+                what = "not tried" if thorough == 1 else "not measured again"
+                self.left_out.append(f"{what}: {text}: there was no time left")
                 return None
             patience = max(LEAST_PATIENCE, PATIENCE * self._longest)
             left = self.left - (0.0 if self._is_ending else self._again)
             found = self.run_trial(plan, thorough, min(left, patience))
             if found.state == "took too long" and left < patience:
                 # That says nothing about it: with more time it may be tried again.
-                self.left_out.append(f"{text}: the time was over before it was measured")
+                self.left_out.append(f"not tried: {text}: the time was over meanwhile")
                 return None
             whole = self.facts.gain(gains_of(found.speeds), self.facts.calls)
             trial = found.model_copy(update={"steps": text, "gain": whole, "thorough": thorough})

@@ -69,7 +69,7 @@ def lines(
         yield from (f"{t.state}: {printable(t.steps)}: {_short(t.why)}" for t in failed)
     if left_out:
         yield ""
-        yield from (f"not tried: {printable(text)}" for text in dict.fromkeys(left_out))
+        yield from map(printable, dict.fromkeys(left_out))
 
 
 def table(trials: Sequence[Trial], best: Trial | None) -> list[str]:
