@@ -77,12 +77,12 @@ class Comparison:
         return is_near and self.verdict in ("faster", "slower")
 
     def with_(self, again: Comparison) -> Comparison:
-        """The same with what was measured in other processes: the interval holds both."""
+        """The mean with what was measured in other processes: no difference, if those show none."""
         one, other = self.pace, again.pace
-        ratio = math.sqrt(one.ratio * other.ratio)
-        pace = replace(
-            one, ratio=ratio, low=min(one.low, other.low), high=max(one.high, other.high)
-        )
+        low, high = math.sqrt(one.low * other.low), math.sqrt(one.high * other.high)
+        if one.verdict != other.verdict:
+            low, high = min(low, 1.0), max(high, 1.0)
+        pace = replace(one, ratio=math.sqrt(one.ratio * other.ratio), low=low, high=high)
         return Comparison(self.batch, self.pairs + again.pairs, pace)
 
     def to_dict(self) -> dict[str, Any]:
