@@ -64,7 +64,7 @@ $(GAUDI)/.ready: pyproject.toml constraints-gaudi.txt
 
 comma := ,
 
-# Less than the tests need, and a part of it.
+# What the demo needs: the core alone.
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(call environment,$(VENV),constraints.txt,-e .,.core)
 

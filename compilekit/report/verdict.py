@@ -41,7 +41,7 @@ def sentence(verdict: Verdict, error: str = "") -> str:
 
     error: what follows on the error.
     """
-    times = f"{_seconds(verdict.seconds)} against {_seconds(verdict.seconds_as_loaded)}"
+    times = f"{shown_seconds(verdict.seconds)} against {shown_seconds(verdict.seconds_as_loaded)}"
     between = f"{verdict.low:.2f}x to {verdict.high:.2f}x"
     how = kind(verdict)
     is_wide = verdict.high > WIDEST * verdict.low and not verdict.not_in_turn
@@ -75,10 +75,11 @@ def speed_lines(verdict: Verdict) -> Iterator[str]:
 
 def _speed_line(speed: Speed) -> str:
     calls = f"{speed.calls} call{'s' * (speed.calls != 1)} in the sample"
-    times = f"{_seconds(speed.seconds)} against {_seconds(speed.seconds_as_loaded)}"
+    times = f"{shown_seconds(speed.seconds)} against {shown_seconds(speed.seconds_as_loaded)}"
     between = f"{speed.low:.2f}x to {speed.high:.2f}x"
     return f"speed of {speed.entry}: {times}, {speed.speedup:.2f}x ({between}), {calls}"
 
 
-def _seconds(value: float) -> str:
+def shown_seconds(value: float) -> str:
+    """Seconds for people: `0.52 s`, `45.6 ms`."""
     return f"{value:.2f} s" if value >= 0.1 else f"{value * 1e3:.3g} ms"  # noqa: PLR2004

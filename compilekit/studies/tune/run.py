@@ -20,7 +20,7 @@ from compilekit.plan.advice import kind_of
 from compilekit.plan.digest import digest_of
 from compilekit.plan.plan import Plan, plan
 from compilekit.plugin.host import Host
-from compilekit.recipe import Document, check
+from compilekit.recipe import Document, StepEntry, check
 from compilekit.recipe.choices import alternatives
 from compilekit.recipe.text import steps_to_text
 from compilekit.studies.batch.limits import allowed
@@ -237,9 +237,9 @@ class Tune:
         ]
 
 
-def _comments(search: Search, steps: Sequence[object]) -> dict[int, str]:
+def _comments(search: Search, steps: Sequence[StepEntry]) -> dict[int, str]:
     """What each step gained, by its place in the recipe."""
-    texts = {steps_to_text([step]): index for index, step in enumerate(steps)}  # type: ignore[list-item]
+    texts = {steps_to_text([step]): index for index, step in enumerate(steps)}
     comments = {}
     for group in search.groups:
         for slot, way in zip(group.slots, group.best, strict=True):

@@ -2,8 +2,8 @@
 
 Each component keeps the best choices that it has so far. A round changes one choice of each
 component and tries all of that in one process, since components are timed apart. A choice stays
-only if the component is surely faster with it. It is dropped for good where it is surely slower or
-does not work; what is neither is tried again once something else compiles the component.
+only if the component is surely faster with it. It is dropped for good where it does not work, or is
+surely much slower; what is neither is tried again once something else compiles the component.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class Group:
     components: frozenset[str]
     best: tuple[int, ...]
     gain: Gain = field(default_factory=Gain)
-    error: float = 0.0
     tried: dict[tuple[int, ...], Gain] = field(default_factory=dict)
     reasons: dict[int, tuple[Gain, str]] = field(default_factory=dict)
     done: set[tuple[int, int, object]] = field(default_factory=set)
@@ -147,11 +146,11 @@ class Search:
         """The next change of each group, the cheapest first."""
         moves = []
         for index, group in enumerate(self.groups):
-            open_ = [move for move in self._open(index, group) if self._fits([move])]
+            open_ = [move for move in self._open(index, group) if self._fits(move)]
             if open_:
-                moves.append(min(open_, key=lambda move: self._cost([move])))
+                moves.append(min(open_, key=self._cost))
         # What is cheap is not tried beside what is dear: that would be known later.
-        chosen = [move for move in moves if not self._is_dear([move])] or moves
+        chosen = [move for move in moves if not self._is_dear(move)] or moves
         return chosen[:1] if self._is_apart else chosen
 
     def _open(self, index: int, group: Group) -> Iterator[Move]:
@@ -192,21 +191,18 @@ class Search:
         pairs = zip(group.slots, group.best, strict=True)
         return tuple(move.way if slot == move.slot else way for slot, way in pairs)
 
-    def _fits(self, moves: Sequence[Move]) -> bool:
-        return self.space.plan(self.point(moves)) is not None
+    def _fits(self, move: Move) -> bool:
+        return self.space.plan(self.point([move])) is not None
 
-    def _is_dear(self, moves: Sequence[Move]) -> bool:
-        """Whether trying it means compiling what these moves are about."""
-        point = self.point(moves)
-        slots = [slot for move in moves for slot in self.groups[move.group].slots]
-        return self.space.is_compiled(point, slots)
+    def _is_dear(self, move: Move) -> bool:
+        """Whether trying it means compiling the components that it is about."""
+        return self.space.is_compiled(self.point([move]), self.groups[move.group].slots)
 
-    def _cost(self, moves: Sequence[Move]) -> tuple[float, int, int]:
+    def _cost(self, move: Move) -> tuple[float, int, int]:
         """How long a trial will take, as far as that is known; then the order of the choices."""
-        move = moves[0]
-        if not self._is_dear(moves):
+        if not self._is_dear(move):
             return 0.0, move.slot, move.way
-        key = self._compiler(self.point(moves), self.groups[move.group])
+        key = self._compiler(self.point([move]), self.groups[move.group])
         # A compiler that was never tried costs more than any that was.
         return self._costs.get(key, max([*self._costs.values(), 1.0]) + 1), move.slot, move.way
 
@@ -227,7 +223,7 @@ class Search:
         if trial is None:
             return False
         for move in moves:
-            if self._is_dear([move]):
+            if self._is_dear(move):
                 key = self._compiler(point, self.groups[move.group])
                 self._costs[key] = trial.seconds
         if trial.state == "measured":

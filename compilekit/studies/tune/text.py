@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from compilekit.base.columns import aligned
 from compilekit.base.texts import printable
+from compilekit.report.verdict import shown_seconds
 from compilekit.studies.tune.data import Facts, Trial, front
 
 NOTHING = "nothing that was tried is faster than the model as loaded"
@@ -26,8 +27,8 @@ def sentence(best: Trial | None, facts: Facts) -> str:
     between = f"{best.gain.low:.2f}x to {best.gain.high:.2f}x"
     error = "" if best.error is None else f", error {best.error:.1e}"
     return (
-        f"{best.gain.speedup:.2f}x faster than as loaded ({_seconds(now)} against "
-        f"{_seconds(facts.total)}; {between}){error}"
+        f"{best.gain.speedup:.2f}x faster than as loaded ({shown_seconds(now)} against "
+        f"{shown_seconds(facts.total)}; {between}){error}"
     )
 
 
@@ -38,7 +39,7 @@ def pays(best: Trial, facts: Facts) -> str:
     gained = facts.total - facts.total / best.gain.speedup
     runs = math.ceil(best.compiling / gained)
     return (
-        f"compiling takes {_seconds(best.compiling)}, which pays after {runs} "
+        f"compiling takes {shown_seconds(best.compiling)}, which pays after {runs} "
         f"run{'s' * (runs != 1)} like the sample; a bundle is compiled once, when it is built"
     )
 
@@ -100,7 +101,3 @@ def outcome(trial: Trial) -> str:
 def _short(text: str) -> str:
     first = printable(text.partition("\n")[0])
     return first if len(first) <= LONGEST else f"{first[:LONGEST]}..."
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1e3:.3g} ms"  # noqa: PLR2004
